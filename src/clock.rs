@@ -1,0 +1,128 @@
+//! The only source of time, so that a test can move it.
+//!
+//! Waits and freshness use the monotonic time, expiry of credentials the wall clock: a wall clock that jumps
+//! expires what is due and times nothing out.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the process's clock was made; never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Monotonic(pub u64);
+
+impl Monotonic {
+    /// This moment plus `duration`; the end of time if that overflows.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanoseconds(duration)))
+    }
+
+    /// How long ago `earlier` was; zero if it is in the future.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in nanoseconds; 584 years at most.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Seconds since 1970-01-01 UTC, by the wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct UnixSeconds(pub i64);
+
+/// Where time comes from.
+pub trait Clock: Debug + Send + Sync {
+    /// Monotonic time, for waits and freshness.
+    fn monotonic(&self) -> Monotonic;
+    /// Wall clock, for expiry.
+    fn unix(&self) -> UnixSeconds;
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose monotonic time starts now.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Monotonic time does not start at zero, so that "before anything" differs from "at start".
+const MONOTONIC_START: u64 = 3_600_000_000_000;
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(nanoseconds(self.start.elapsed()).saturating_add(MONOTONIC_START))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn unix(&self) -> UnixSeconds {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+/// A clock that stands still until it is told to move.
+#[derive(Debug)]
+pub struct ManualClock {
+    monotonic: AtomicU64,
+    unix: AtomicI64,
+}
+
+impl ManualClock {
+    /// Stands at this wall-clock second.
+    pub fn new(unix: UnixSeconds) -> Self {
+        Self { monotonic: AtomicU64::new(MONOTONIC_START), unix: AtomicI64::new(unix.0) }
+    }
+
+    /// Moves both times forward.
+    pub fn advance(&self, duration: Duration) {
+        self.monotonic.fetch_add(nanoseconds(duration), Ordering::SeqCst);
+        self.unix.fetch_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(self.monotonic.load(Ordering::SeqCst))
+    }
+
+    fn unix(&self) -> UnixSeconds {
+        UnixSeconds(self.unix.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monotonic_arithmetic_saturates() {
+        assert_eq!(Monotonic(5).since(Monotonic(7)), Duration::ZERO);
+        assert_eq!(Monotonic(u64::MAX).plus(Duration::from_secs(1)), Monotonic(u64::MAX));
+    }
+
+    #[test]
+    fn manual_clock_moves_both_times() {
+        let clock = ManualClock::new(UnixSeconds(100));
+        let before = clock.monotonic();
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(clock.monotonic().since(before), Duration::from_secs(2));
+        assert_eq!(clock.unix(), UnixSeconds(102));
+    }
+}

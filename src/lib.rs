@@ -1,0 +1,6 @@
+//! doorward: a reverse-proxy authentication gateway.
+
+pub mod clock;
+pub mod identity;
+pub mod secret;
+pub mod store;

@@ -1,0 +1,2 @@
+//! Arguments, configuration, exit code; no logic.
+fn main() {}

@@ -1,0 +1,226 @@
+//! Where users and tokens durably are (SQL).
+//!
+//! Rules of this layer:
+//! * **Absent is not an error.** A look-up yields `Ok(None)` for what is not there; `Err` means that nobody knows.
+//!   The two are never mixed: the first is a 401, the second a 503.
+//! * **Time, secrets and ids are handed in.** The store makes none of them up, so a test decides them all.
+//! * **Every row is compared** byte for byte with what was asked: a collation must not find another one's row.
+//! * **Writes have one caller**, the module `credentials`, which commits, then invalidates, then acknowledges.
+//! * **Every change that can void a cached answer** leaves a row in the table of changes, in the same transaction.
+
+use crate::clock::UnixSeconds;
+use crate::identity::{CredentialId, Digest, User, UserId};
+use crate::secret::Secret;
+use std::fmt::Debug;
+use std::pin::Pin;
+
+/// What a store call returns: boxed, since stores are chosen at run time and none is on the hot path.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why the store gave no answer, by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be asked; try again later (503).
+    #[error("the store cannot be asked")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It was asked and refused to write: disk full, read-only, locked (503, nothing was written).
+    #[error("the store cannot be written")]
+    NotWritten(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A name that must be unique is taken.
+    #[error("already exists")]
+    Conflict,
+    /// The schema was made by a newer doorward; nothing was changed.
+    #[error("the store's schema is newer than this program: use the doorward that made it, or a newer one")]
+    SchemaNewer,
+}
+
+/// A token as looked up: its own facts and its user's, in one round trip.
+#[derive(Debug, Clone)]
+pub struct FoundToken {
+    /// Public id.
+    pub id: CredentialId,
+    /// `None`: never expires.
+    pub expires: Option<UnixSeconds>,
+    /// The user, active or not.
+    pub user: User,
+}
+
+/// A token to be stored; the secret itself is not here.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Public id.
+    pub id: CredentialId,
+    /// SHA-256 of the secret.
+    pub digest: Digest,
+    /// Owner.
+    pub user: UserId,
+    /// A name for people; may be empty.
+    pub name: String,
+    /// Who made it.
+    pub origin: TokenOrigin,
+    /// When.
+    pub created: UnixSeconds,
+    /// `None`: never expires.
+    pub expires: Option<UnixSeconds>,
+}
+
+/// Who made a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The command line.
+    Command,
+    /// The obtain-token handler, after a password was checked.
+    Obtain,
+}
+
+/// A token as listed: nothing secret.
+#[derive(Debug, Clone)]
+pub struct TokenSummary {
+    /// Public id.
+    pub id: CredentialId,
+    /// Name of the owner.
+    pub username: String,
+    /// A name for people.
+    pub name: String,
+    /// Who made it.
+    pub origin: TokenOrigin,
+    /// When it was made.
+    pub created: UnixSeconds,
+    /// `None`: never expires.
+    pub expires: Option<UnixSeconds>,
+    /// `None`: never used.
+    pub last_used: Option<UnixSeconds>,
+}
+
+/// A user to be stored.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Unique name, compared exactly.
+    pub username: String,
+    /// Encoded password hash (PHC string).
+    pub password: Secret,
+    /// E-mail address; may be empty.
+    pub email: String,
+    /// For the permission `staff`.
+    pub is_staff: bool,
+    /// Group names; groups are made as needed.
+    pub groups: Vec<String>,
+    /// When.
+    pub created: UnixSeconds,
+}
+
+/// A user with the encoded password, for a login.
+#[derive(Debug, Clone)]
+pub struct UserWithPassword {
+    /// The user, active or not.
+    pub user: User,
+    /// Encoded password hash.
+    pub password: Secret,
+}
+
+/// One cached answer that a commit made void, in the order of commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// A token was made, changed or deleted.
+    Token(Digest),
+    /// A user's facts, groups or password changed, or the user is gone.
+    User(UserId),
+    /// So much changed that it cannot be told (rows were missed): believe nothing.
+    Everything,
+}
+
+/// Tokens in the store.
+pub trait TokenStore: Debug + Send + Sync {
+    /// Looks a token up by the digest of its secret.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn find_token(&self, digest: Digest) -> StoreFuture<'_, Option<FoundToken>>;
+
+    /// Stores a token; committed when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written.
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()>;
+
+    /// Deletes a token; yields its digest, so that caches can be told. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>>;
+
+    /// Lists tokens, of one user or of all, by creation.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>>;
+}
+
+/// Users in the store.
+pub trait UserStore: Debug + Send + Sync {
+    /// Looks a user up by exact name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>>;
+
+    /// Stores a user; committed when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the name is taken, [`StoreError::NotWritten`] if it could not be written.
+    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId>;
+
+    /// Sets whether the user may log in or use any credential. `false`: there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool>;
+
+    /// Replaces the encoded password and raises the password version. `false`: there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool>;
+
+    /// Replaces the groups. `false`: there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, bool>;
+
+    /// Deletes a user with all tokens. `false`: there is no such user.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool>;
+
+    /// All users by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn list_users(&self) -> StoreFuture<'_, Vec<User>>;
+}
+
+/// Tells what other processes (and this one) committed.
+pub trait ChangeFeed: Debug + Send {
+    /// Changes since the last call, oldest first; empty if nothing was committed. Cheap when nothing was.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>>;
+}
+
+/// Everything the gateway asks of a store.
+pub trait Store: TokenStore + UserStore {
+    /// Opens a feed that starts with what is committed after this call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be opened.
+    fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>>;
+
+    /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()>;
+}
