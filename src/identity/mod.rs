@@ -1,9 +1,8 @@
-//! Who a request is: users, the names of credentials, and what a successful scheme yields.
+//! Who a request is: users, the names of credentials, the kinds of schemes.
 //!
 //! These are facts, never decisions: permissions and throttles are asked on every request.
 
 use std::fmt;
-use std::sync::Arc;
 
 /// Key of a user in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,17 +81,6 @@ impl std::str::FromStr for CredentialId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         u64::from_str_radix(text, 16).map(Self)
     }
-}
-
-/// A verified user, and how the user was verified.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// Who.
-    pub user: Arc<User>,
-    /// By which kind of scheme.
-    pub scheme: SchemeKind,
-    /// By which credential.
-    pub credential: CredentialId,
 }
 
 /// Kinds of schemes; an instance in the configuration is of one kind.

@@ -1,0 +1,5 @@
+//! Socket to requests.
+
+pub mod body;
+pub mod head;
+pub mod peer;

@@ -1,0 +1,188 @@
+//! Authenticate: tries a route's schemes in order.
+//!
+//! The rule of the chain is DRF's (3.18, `Request._authenticate`): not attempted goes on to the next scheme,
+//! attempted and failed stops, attempted and good stops. Nobody attempted: anonymous.
+
+pub mod scheme;
+pub mod schemes;
+pub mod slow;
+
+use crate::accept::body::{BodyError, RequestBody};
+use crate::accept::head::Head;
+use crate::authenticate::scheme::{
+    Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
+};
+use crate::authenticate::slow::{SlowError, SlowSide};
+use crate::trace::{AnsweredBy, SchemeOutcome, Trace};
+use http::HeaderValue;
+use std::sync::Arc;
+
+/// Proof that authentication took place. Made only here.
+#[must_use]
+#[derive(Debug)]
+pub struct Authenticated {
+    identity: Option<Identity>,
+}
+
+impl Authenticated {
+    /// Who; `None`: anonymous.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+}
+
+/// Why authentication failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticateError {
+    /// Credentials that cannot be read.
+    #[error("malformed credentials")]
+    Malformed(Refusal),
+    /// Wrong, unknown or expired credentials.
+    #[error("credentials rejected")]
+    Rejected(Refusal),
+    /// Good credentials of an inactive user.
+    #[error("inactive user")]
+    Inactive(Refusal),
+    /// The scheme refused this request.
+    #[error("request refused by the scheme")]
+    Refused(Refusal),
+    /// Nobody knows whether the credentials are good.
+    #[error("credentials cannot be checked")]
+    Unavailable(#[source] NobodyKnows),
+    /// Too many look-ups are waiting.
+    #[error("too many look-ups are waiting")]
+    Busy,
+    /// The body broke off while a scheme read its beginning.
+    #[error("the body broke off")]
+    Body(#[from] BodyError),
+}
+
+/// The schemes of one route.
+#[derive(Debug)]
+pub struct Authenticator {
+    schemes: Vec<Arc<dyn Scheme>>,
+    challenge: Option<HeaderValue>,
+    slow: SlowSide,
+}
+
+impl Authenticator {
+    /// Tries these in this order; the slow side runs what has to wait.
+    pub fn new(schemes: Vec<Arc<dyn Scheme>>, slow: SlowSide) -> Self {
+        // DRF 3.18, `APIView.get_authenticate_header`: the first class alone is asked.
+        let challenge = schemes.first().and_then(|scheme| scheme.challenge());
+        Self { schemes, challenge, slow }
+    }
+
+    /// The challenge of a 401; `None`: 403 instead.
+    pub fn challenge(&self) -> Option<&HeaderValue> {
+        self.challenge.as_ref()
+    }
+
+    /// Whether the route has any scheme.
+    pub fn has_schemes(&self) -> bool {
+        !self.schemes.is_empty()
+    }
+
+    /// Who makes this request.
+    ///
+    /// # Errors
+    /// If credentials were presented and are not good, or could not be checked.
+    ///
+    /// # Cancel safety
+    /// A look-up that was begun goes on, for the next one who asks.
+    pub async fn authenticate(
+        &self,
+        head: &Head,
+        body: &mut RequestBody,
+        context: &Context,
+        effects: &mut Effects,
+        trace: &mut Trace,
+    ) -> Result<Authenticated, AuthenticateError> {
+        for (place, scheme) in self.schemes.iter().enumerate() {
+            let verdict = match scheme.recall(head, context, effects) {
+                Recall::NotMine => Verdict::NotMine,
+                Recall::Malformed(refusal) => {
+                    trace.scheme(place, SchemeOutcome::Malformed);
+                    return Err(AuthenticateError::Malformed(refusal));
+                }
+                Recall::Answer(verdict) => verdict,
+                Recall::Ask(verification) => {
+                    // Until it is known, nobody could say.
+                    trace.scheme(place, SchemeOutcome::Unavailable);
+                    let (verdict, more) = self.slow.run(verification).await?;
+                    effects.extend(more);
+                    verdict
+                }
+            };
+            if let Some(identity) = decide(verdict, place, trace)? {
+                check(scheme.as_ref(), head, body, &identity, effects).await.inspect_err(|_| {
+                    trace.scheme(place, SchemeOutcome::Refused);
+                })?;
+                return Ok(Authenticated { identity: Some(identity) });
+            }
+        }
+        Ok(Authenticated { identity: None })
+    }
+}
+
+/// Stops the chain or not; `None`: on to the next scheme.
+fn decide(verdict: Verdict, place: usize, trace: &mut Trace) -> Result<Option<Identity>, AuthenticateError> {
+    match verdict {
+        Verdict::NotMine => {
+            trace.scheme(place, SchemeOutcome::NotMine);
+            Ok(None)
+        }
+        Verdict::Rejected(refusal, answered_by) => {
+            trace.scheme(place, SchemeOutcome::Rejected);
+            trace.answered_by = answered_by;
+            Err(AuthenticateError::Rejected(refusal))
+        }
+        Verdict::Inactive(refusal, answered_by) => {
+            trace.scheme(place, SchemeOutcome::Inactive);
+            trace.answered_by = answered_by;
+            Err(AuthenticateError::Inactive(refusal))
+        }
+        Verdict::Verified(identity, answered_by) => {
+            let is_cached = !matches!(answered_by, AnsweredBy::Store);
+            trace.scheme(place, if is_cached { SchemeOutcome::Cached } else { SchemeOutcome::Verified });
+            trace.answered_by = answered_by;
+            trace.credential = Some(identity.credential);
+            trace.principal = Some(identity.user.user.id);
+            Ok(Some(identity))
+        }
+    }
+}
+
+/// The third step, with a second call if the scheme wants to see the body's beginning.
+async fn check(
+    scheme: &dyn Scheme,
+    head: &Head,
+    body: &mut RequestBody,
+    identity: &Identity,
+    effects: &mut Effects,
+) -> Result<(), AuthenticateError> {
+    let first = scheme.check(head, None, identity, effects);
+    let answer = match first {
+        Check::NeedsBody { bytes_max } => {
+            let prefix = body.peek(bytes_max).await?;
+            scheme.check(head, Some(prefix), identity, effects)
+        }
+        answer => answer,
+    };
+    match answer {
+        Check::Pass => Ok(()),
+        Check::Refuse(refusal) => Err(AuthenticateError::Refused(refusal)),
+        // Closed by default: a scheme that asks twice does not get to pass.
+        Check::NeedsBody { .. } => Err(AuthenticateError::Refused(Refusal::new("Request refused."))),
+    }
+}
+
+impl From<SlowError<NobodyKnows>> for AuthenticateError {
+    fn from(error: SlowError<NobodyKnows>) -> Self {
+        match error {
+            SlowError::Busy => Self::Busy,
+            SlowError::Late | SlowError::Panicked => Self::Unavailable(NobodyKnows(None)),
+            SlowError::Failed(nobody_knows) => Self::Unavailable(nobody_knows),
+        }
+    }
+}

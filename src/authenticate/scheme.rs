@@ -1,0 +1,169 @@
+//! What a scheme is: one way to authenticate, in three steps.
+//!
+//! 1. [`Scheme::recall`], synchronous: reads the request's head and answers at once if it can. All that touches
+//!    hostile bytes happens here, in pure code.
+//! 2. The [`Verification`] that `recall` returns on a miss: owns the credentials, waits, and runs on the slow
+//!    runtime. It is a value and not a method, so that it can be neither skipped nor run on other credentials.
+//! 3. [`Scheme::check`], synchronous, after either: what must hold for this very request (CSRF, scope); may ask
+//!    for a prefix of the body.
+//!
+//! A scheme says what happened; `respond` alone picks statuses.
+
+use crate::accept::head::Head;
+use crate::cache::users::UserRecord;
+use crate::identity::{CredentialId, SchemeKind};
+use crate::trace::AnsweredBy;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One way to authenticate; an instance of the configuration.
+///
+/// A scheme must recognise its own name or cookie before it may call anything malformed.
+pub trait Scheme: Debug + Send + Sync {
+    /// Its kind, for logs and upstreams.
+    fn kind(&self) -> SchemeKind;
+
+    /// Its challenge (RFC 9110 section 11.6.1). `None`: a route that lists it first answers 403, not 401
+    /// (DRF 3.18, `APIView.handle_exception`).
+    fn challenge(&self) -> Option<HeaderValue>;
+
+    /// Reads the request and answers if it can without waiting.
+    fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall;
+
+    /// Whether this request may be made with these credentials.
+    ///
+    /// `body` is what [`Check::NeedsBody`] asked for; `None` the first time.
+    fn check(
+        &self,
+        _head: &Head,
+        _body: Option<&[u8]>,
+        _identity: &Identity,
+        _effects: &mut Effects,
+    ) -> Check {
+        Check::Pass
+    }
+}
+
+/// What a look-up needs to know of the moment and the route.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// When the request came.
+    pub now: crate::cache::local::Now,
+    /// How long known credentials still pass while the store cannot be asked.
+    pub stale_while_unreachable: Duration,
+}
+
+/// A verified user, and how the user was verified.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Who.
+    pub user: Arc<UserRecord>,
+    /// By which kind of scheme.
+    pub scheme: SchemeKind,
+    /// By which credential.
+    pub credential: CredentialId,
+}
+
+/// Answer of [`Scheme::recall`].
+pub enum Recall {
+    /// The request carries nothing of this scheme's: ask the next.
+    NotMine,
+    /// It does, and it cannot be read. Stops the chain.
+    Malformed(Refusal),
+    /// Answered without waiting.
+    Answer(Verdict),
+    /// The store must be asked.
+    Ask(Verification),
+}
+
+/// The second step: owns the credentials.
+pub type Verification = Pin<Box<dyn Future<Output = Result<(Verdict, Effects), NobodyKnows>> + Send>>;
+
+/// The credentials could not be checked; never a reason to call them wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the credentials could not be checked")]
+pub struct NobodyKnows(#[source] pub Option<crate::store::StoreError>);
+
+/// What the credentials came to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Good, of an active user.
+    Verified(Identity, AnsweredBy),
+    /// As if nothing had been presented: ask the next scheme (a session that is not there).
+    NotMine,
+    /// Wrong, unknown or expired. Stops the chain.
+    Rejected(Refusal, AnsweredBy),
+    /// Good, but the user may not log in. Stops the chain.
+    Inactive(Refusal, AnsweredBy),
+}
+
+/// Answer of [`Scheme::check`].
+#[derive(Debug)]
+pub enum Check {
+    /// The request may go on.
+    Pass,
+    /// It may not: 403, whatever the challenge (DRF: `PermissionDenied`).
+    Refuse(Refusal),
+    /// Call again with the first bytes of the body, this many at most.
+    NeedsBody {
+        /// Bound of what is read before the request is forwarded.
+        bytes_max: usize,
+    },
+}
+
+/// What the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Text of `detail`; fixed wording, never built from what the client sent.
+    pub detail: &'static str,
+    /// The whole JSON body, where the family has one of its own.
+    pub body: Option<Bytes>,
+}
+
+impl Refusal {
+    /// DRF's ordinary body with this detail.
+    pub const fn new(detail: &'static str) -> Self {
+        Self { detail, body: None }
+    }
+}
+
+/// What a scheme adds to the answer, whoever gives it: cookies to set or delete, `Vary`.
+#[derive(Debug, Default)]
+pub struct Effects(Option<Box<HeaderMap>>);
+
+impl Effects {
+    /// Adds a field to the answer.
+    pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.get_or_insert_default().append(name, value);
+    }
+
+    /// Takes another's effects in.
+    pub fn extend(&mut self, other: Self) {
+        let Some(other) = other.0 else { return };
+        for (name, value) in other.iter() {
+            self.add(name.clone(), value.clone());
+        }
+    }
+
+    /// Adds the fields to an answer.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in self.0.iter().flat_map(|fields| fields.iter()) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+impl Debug for Recall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotMine => f.write_str("NotMine"),
+            Self::Malformed(refusal) => f.debug_tuple("Malformed").field(refusal).finish(),
+            Self::Answer(verdict) => f.debug_tuple("Answer").field(verdict).finish(),
+            Self::Ask(_) => f.write_str("Ask(…)"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The schemes, one file each.
+
+pub mod token;

@@ -1,0 +1,182 @@
+//! `Authorization: Token <key>`, exactly as Django REST framework's `TokenAuthentication` (3.18) reads it.
+//!
+//! The texts say "token" whatever the keyword is: clients compare them.
+
+use crate::accept::head::Head;
+use crate::authenticate::scheme::{
+    Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
+};
+use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache};
+use crate::clock::{Clock, UnixSeconds};
+use crate::header::authorization::{self, Words};
+use crate::identity::{Digest, Family, SchemeKind};
+use crate::store::{FoundToken, Store, StoreError};
+use crate::trace::AnsweredBy;
+use http::HeaderValue;
+use std::sync::Arc;
+use std::time::Duration;
+
+const NO_CREDENTIALS: Refusal = Refusal::new("Invalid token header. No credentials provided.");
+const SPACES: Refusal = Refusal::new("Invalid token header. Token string should not contain spaces.");
+const INVALID_CHARACTERS: Refusal =
+    Refusal::new("Invalid token header. Token string should not contain invalid characters.");
+const INVALID: Refusal = Refusal::new("Invalid token.");
+const INACTIVE: Refusal = Refusal::new("User inactive or deleted.");
+
+/// One instance of the token scheme.
+#[derive(Debug)]
+pub struct TokenScheme {
+    keyword: String,
+    challenge: HeaderValue,
+    source: Arc<TokenSource>,
+}
+
+/// Where tokens are looked up; shared by all instances.
+#[derive(Debug)]
+pub struct TokenSource {
+    /// First here.
+    pub cache: Arc<LocalCache>,
+    /// Then here.
+    pub store: Arc<dyn Store>,
+    /// For expiry and freshness.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl TokenScheme {
+    /// An instance with this keyword, an RFC 9110 token.
+    pub fn new(keyword: &str, source: Arc<TokenSource>) -> Self {
+        // The configuration has checked the keyword; were it wrong, no challenge would match and all be refused.
+        let challenge = HeaderValue::from_str(keyword).unwrap_or(HeaderValue::from_static("Token"));
+        Self { keyword: keyword.to_owned(), challenge, source }
+    }
+}
+
+impl Scheme for TokenScheme {
+    fn kind(&self) -> SchemeKind {
+        SchemeKind::Token
+    }
+
+    /// The keyword alone (DRF 3.18, `TokenAuthentication.authenticate_header`).
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone())
+    }
+
+    fn recall(&self, head: &Head, context: &Context, _: &mut Effects) -> Recall {
+        let Some(value) = authorization::value(&head.headers) else { return Recall::NotMine };
+        match read(&value, &self.keyword) {
+            Reading::NotMine => Recall::NotMine,
+            Reading::Malformed(refusal) => Recall::Malformed(refusal),
+            Reading::Token(token) => self.source.recall(Digest::of(token), context),
+        }
+    }
+}
+
+/// What an `Authorization` value is to this scheme.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reading<'a> {
+    /// Another scheme's.
+    NotMine,
+    /// This scheme's, but broken.
+    Malformed(Refusal),
+    /// A key, opaque.
+    Token(&'a [u8]),
+}
+
+/// Reads a value; pure. Order and texts: DRF 3.18, `TokenAuthentication.authenticate`.
+pub fn read<'a>(value: &'a [u8], keyword: &str) -> Reading<'a> {
+    let words = Words::of(value);
+    if !words.is_scheme(keyword) {
+        return Reading::NotMine;
+    }
+    match words {
+        Words::None => Reading::NotMine,
+        Words::One(_) => Reading::Malformed(NO_CREDENTIALS),
+        Words::More(_) => Reading::Malformed(SPACES),
+        Words::Two(_, token) if std::str::from_utf8(token).is_err() => Reading::Malformed(INVALID_CHARACTERS),
+        Words::Two(_, token) => Reading::Token(token),
+    }
+}
+
+impl TokenSource {
+    fn recall(self: &Arc<Self>, digest: Digest, context: &Context) -> Recall {
+        let key = CredentialKey { digest, family: Family::Doorward };
+        let stale = context.stale_while_unreachable;
+        match self.cache.recall(&key, context.now, stale) {
+            local::Recall::Known(known) => Recall::Answer(judge(known, AnsweredBy::Local, context.now.unix)),
+            local::Recall::Stale(known) => Recall::Answer(judge(known, AnsweredBy::Stale, context.now.unix)),
+            local::Recall::Unknown => Recall::Answer(Verdict::Rejected(INVALID, AnsweredBy::LocalUnknown)),
+            local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
+        }
+    }
+
+    async fn verify(
+        self: Arc<Self>,
+        key: CredentialKey,
+        stale: Duration,
+    ) -> Result<(Verdict, Effects), NobodyKnows> {
+        let store = Arc::clone(&self.store);
+        let ask = || {
+            let store = Arc::clone(&store);
+            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.map(fact)) }
+        };
+        let loaded = self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
+        let verdict = match loaded {
+            Loaded::Known(known) => judge(known, AnsweredBy::Store, self.clock.unix()),
+            Loaded::Stale(known) => judge(known, AnsweredBy::Stale, self.clock.unix()),
+            Loaded::Unknown => Verdict::Rejected(INVALID, AnsweredBy::Store),
+        };
+        Ok((verdict, Effects::default()))
+    }
+}
+
+fn fact(found: FoundToken) -> Fact {
+    Fact { id: found.id, expires: found.expires, user: found.user }
+}
+
+/// An expired token is like one that never was: knox answers so, and it tells a finder least.
+fn judge(known: Known, answered_by: AnsweredBy, now: UnixSeconds) -> Verdict {
+    if known.is_expired(now) {
+        Verdict::Rejected(INVALID, answered_by)
+    } else if known.user.user.is_active {
+        let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
+        Verdict::Verified(identity, answered_by)
+    } else {
+        Verdict::Inactive(INACTIVE, answered_by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_are_read_as_drf_reads_them() {
+        for (value, reading) in [
+            (&b"Token abc"[..], Reading::Token(b"abc")),
+            (b"tOkEn \t abc  ", Reading::Token(b"abc")),
+            (b"Token caf\xc3\xa9", Reading::Token(b"caf\xc3\xa9")),
+            (b"", Reading::NotMine),
+            (b"Basic abc", Reading::NotMine),
+            (b"Token: abc", Reading::NotMine),
+            (b"Token", Reading::Malformed(NO_CREDENTIALS)),
+            (b" Token ", Reading::Malformed(NO_CREDENTIALS)),
+            (b"Token a b", Reading::Malformed(SPACES)),
+            (b"Token a \xff", Reading::Malformed(SPACES)),
+            (b"Token \xff\xfe", Reading::Malformed(INVALID_CHARACTERS)),
+        ] {
+            assert_eq!(read(value, "Token"), reading, "{}", String::from_utf8_lossy(value));
+        }
+        assert_eq!(read(b"Bearer abc", "Bearer"), Reading::Token(b"abc"));
+        assert_eq!(read(b"Token abc", "Bearer"), Reading::NotMine);
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read_without_panic(value: Vec<u8>) {
+            if let Reading::Token(token) = read(&value, "Token") {
+                prop_assert!(!token.is_empty() && !token.contains(&b' '));
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The local cache: who a credential belongs to, answered from this process's memory.
+//!
+//! * A hit ([`LocalCache::recall`]) is a plain function call: no await, no allocation, no system call but the
+//!   caller's reading of the clock.
+//! * An entry is believed for `revocation_bound` after the store last vouched for it: by answering a look-up, or,
+//!   for all entries at once, by saying that nothing has changed ([`LocalCache::prove`]). Past that it is asked
+//!   again; while the store cannot be asked, it may be used for `stale_while_unreachable`.
+//! * Any number of misses of one credential ask the store once. A fill that an invalidation overtook is refused.
+//! * Unknown credentials have a small cache of their own, so that a flood of them evicts nobody.
+//!
+//! `quick_cache` was chosen because its placeholder refuses a fill that was removed meanwhile; moka puts a revoked
+//! token back.
+
+use crate::cache::touched::{Moment, Touched};
+use crate::cache::users::{UserRecord, Users};
+use crate::clock::{Clock, Monotonic, UnixSeconds};
+use crate::identity::{CredentialId, Digest, Family, User, UserId};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Name of a credential in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CredentialKey {
+    /// SHA-256 of the credential.
+    pub digest: Digest,
+    /// Its kind.
+    pub family: Family,
+}
+
+/// What the store says of a credential.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// Public id.
+    pub id: CredentialId,
+    /// `None`: never expires.
+    pub expires: Option<UnixSeconds>,
+    /// The user, active or not.
+    pub user: User,
+}
+
+/// A cached credential.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The user's record.
+    pub user: Arc<UserRecord>,
+    /// Public id.
+    pub id: CredentialId,
+    expires: UnixSeconds,
+    confirmed: Monotonic,
+}
+
+impl Known {
+    /// Whether it has expired. Entries are never used past the credential's own end.
+    pub fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires <= now
+    }
+}
+
+/// Both times of one moment; read once for a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For freshness.
+    pub monotonic: Monotonic,
+    /// For expiry.
+    pub unix: UnixSeconds,
+}
+
+impl Now {
+    /// Reads the clock.
+    pub fn read(clock: &dyn Clock) -> Self {
+        Self { monotonic: clock.monotonic(), unix: clock.unix() }
+    }
+}
+
+/// Answer of the hit path.
+#[derive(Debug)]
+pub enum Recall {
+    /// Known and to be believed.
+    Known(Known),
+    /// Known, not proved, but the store cannot be asked and the entry is not too old.
+    Stale(Known),
+    /// The store said a moment ago that there is no such credential.
+    Unknown,
+    /// The store must be asked.
+    Miss,
+}
+
+/// Answer of [`LocalCache::load`].
+#[derive(Debug)]
+pub enum Loaded {
+    /// The store vouched for it.
+    Known(Known),
+    /// As [`Recall::Stale`].
+    Stale(Known),
+    /// There is no such credential.
+    Unknown,
+}
+
+/// What is no longer to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invalidation {
+    /// One credential.
+    Credential(CredentialKey),
+    /// A user's facts, for all credentials of the user.
+    User(UserId),
+    /// Everything.
+    Everything,
+}
+
+/// How long entries are believed, and how many there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheSettings {
+    /// Bytes for all entries together.
+    pub capacity_bytes: u64,
+    /// How long an entry is believed after it was last proved.
+    pub revocation_bound: Duration,
+    /// How long the store's "there is none" is believed.
+    pub negative_ttl: Duration,
+}
+
+/// Bytes of an entry without its user's record: measured by `benches/authenticate.rs`.
+const ENTRY_BYTES: u64 = 136;
+/// Bytes of an entry for an unknown credential.
+const UNKNOWN_BYTES: u64 = 96;
+/// Share of the capacity for unknown credentials.
+const UNKNOWN_SHARE: u64 = 16;
+/// After a failed look-up the store is left alone for this long.
+const STORE_PAUSE: Duration = Duration::from_millis(250);
+/// A load that is overtaken again and again gives up; the caller answers that nobody knows.
+const ATTEMPTS_MAX: usize = 8;
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<CredentialKey, Known> for Weight {
+    fn weight(&self, _: &CredentialKey, known: &Known) -> u64 {
+        // A shared record is counted with each of its credentials: the bound holds whatever the sharing.
+        ENTRY_BYTES.saturating_add(u64::try_from(known.user.bytes()).unwrap_or(u64::MAX))
+    }
+}
+
+type Seeded = foldhash::fast::RandomState;
+type Credentials = Cache<CredentialKey, Known, Weight, Seeded>;
+type Unknowns = Cache<CredentialKey, Monotonic, quick_cache::UnitWeighter, Seeded>;
+
+/// The cache; one per process, shared by all cores.
+pub struct LocalCache {
+    credentials: Credentials,
+    unknowns: Unknowns,
+    users: Users,
+    touched: Touched,
+    hasher: Seeded,
+    settings: CacheSettings,
+    /// All entries are proved as of this moment.
+    proved: AtomicU64,
+    /// The store is not asked before this moment.
+    store_pause_ends: AtomicU64,
+}
+
+impl std::fmt::Debug for LocalCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalCache").field("entries", &self.credentials.len()).finish_non_exhaustive()
+    }
+}
+
+impl LocalCache {
+    /// An empty cache.
+    pub fn new(settings: CacheSettings) -> Self {
+        let unknown_bytes = settings.capacity_bytes / UNKNOWN_SHARE;
+        let known_bytes = settings.capacity_bytes.saturating_sub(unknown_bytes);
+        let unknowns = (unknown_bytes / UNKNOWN_BYTES).max(16);
+        let smallest = ENTRY_BYTES.saturating_add(size_of::<UserRecord>() as u64);
+        Self {
+            credentials: Cache::with(
+                usize::try_from(known_bytes / smallest).unwrap_or(usize::MAX).max(16),
+                known_bytes,
+                Weight,
+                Seeded::default(),
+                quick_cache::sync::DefaultLifecycle::default(),
+            ),
+            unknowns: Cache::with(
+                usize::try_from(unknowns).unwrap_or(usize::MAX),
+                unknowns,
+                quick_cache::UnitWeighter,
+                Seeded::default(),
+                quick_cache::sync::DefaultLifecycle::default(),
+            ),
+            users: Users::new(),
+            touched: Touched::new(),
+            hasher: Seeded::default(),
+            settings,
+            proved: AtomicU64::new(0),
+            store_pause_ends: AtomicU64::new(0),
+        }
+    }
+
+    /// Looks a credential up. `stale` is how long after its last proof an entry may be used while the store
+    /// cannot be asked.
+    pub fn recall(&self, key: &CredentialKey, now: Now, stale: Duration) -> Recall {
+        let Some(known) = self.credentials.get(key) else {
+            return match self.unknowns.get(key) {
+                Some(until) if now.monotonic < until => Recall::Unknown,
+                _ => Recall::Miss,
+            };
+        };
+        if !known.user.is_current() {
+            Recall::Miss
+        } else if self.is_believed(&known, now.monotonic) {
+            Recall::Known(known)
+        } else if self.is_store_paused(now.monotonic) && self.is_within(&known, now.monotonic, stale) {
+            Recall::Stale(known)
+        } else {
+            Recall::Miss
+        }
+    }
+
+    /// Asks the store by `ask`, once for any number of callers of one key, and remembers what it says.
+    ///
+    /// # Errors
+    /// Whatever `ask` yields, if nothing can be used instead; `None` if the store is being left alone after a
+    /// failure, or the answers were overtaken by changes again and again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the next caller ask.
+    pub async fn load<E, A, F>(
+        &self,
+        key: CredentialKey,
+        clock: &dyn Clock,
+        stale: Duration,
+        ask: A,
+    ) -> Result<Loaded, Option<E>>
+    where
+        A: Fn() -> F,
+        F: Future<Output = Result<Option<Fact>, E>> + Send,
+    {
+        for _ in 0..ATTEMPTS_MAX {
+            let moment = self.touched.now();
+            let began = clock.monotonic();
+            let held = self.credentials.peek(&key);
+            // An entry that is not to be believed must go before the guard is asked for, or it is returned again.
+            self.credentials.remove_if(&key, |known| !self.is_usable(known, began));
+            let guard = match self.credentials.get_value_or_guard_async(&key).await {
+                Ok(known) if self.is_usable(&known, clock.monotonic()) => return Ok(Loaded::Known(known)),
+                Ok(known) if self.is_store_paused(clock.monotonic()) => {
+                    return self.stale(known, clock.monotonic(), stale).ok_or(None);
+                }
+                Ok(_) => continue,
+                Err(guard) => guard,
+            };
+            if self.unknowns.get(&key).is_some_and(|until| clock.monotonic() < until) {
+                return Ok(Loaded::Unknown);
+            }
+            // Waiting for the guard took time; the load begins here.
+            let moment_of_load = self.touched.now();
+            let began = clock.monotonic();
+            let answer = if self.is_store_paused(began) { Err(None) } else { ask().await.map_err(Some) };
+            match answer {
+                Ok(Some(fact)) => {
+                    if let Some(known) = self.adopt(fact, began, moment_of_load)
+                        && guard.insert(known.clone()).is_ok()
+                    {
+                        return Ok(Loaded::Known(known));
+                    }
+                    // Invalidated while loading: what was read may be old.
+                }
+                Ok(None) => {
+                    self.remember_unknown(key, began, moment_of_load);
+                    return Ok(Loaded::Unknown);
+                }
+                Err(error) => {
+                    if error.is_some() {
+                        self.pause_store(clock.monotonic());
+                    }
+                    let Some(held) = held.filter(|_| !self.touched.since(self.hash(&key), moment)) else {
+                        return Err(error);
+                    };
+                    let now = clock.monotonic();
+                    // Put back for the others who wait, unless it was invalidated meanwhile.
+                    return match guard.insert(held.clone()) {
+                        Ok(()) => self.stale(held, now, stale).ok_or(error),
+                        Err(_) => Err(error),
+                    };
+                }
+            }
+        }
+        Err(None)
+    }
+
+    /// Forgets what is no longer true. When this returns, no later request is answered by it.
+    pub fn invalidate(&self, what: Invalidation) {
+        match what {
+            Invalidation::Credential(key) => {
+                self.touched.mark(self.hash(&key));
+                self.credentials.remove(&key);
+                self.unknowns.remove(&key);
+            }
+            Invalidation::User(user) => {
+                self.touched.mark(self.hash(&user));
+                self.users.retire(user);
+            }
+            Invalidation::Everything => {
+                self.touched.mark_all();
+                self.credentials.clear();
+                self.unknowns.clear();
+                self.users.retire_all();
+            }
+        }
+    }
+
+    /// Forgets all unknown credentials; after any foreign change one of them may have come to be.
+    pub fn forget_unknown(&self) {
+        self.unknowns.clear();
+    }
+
+    /// All entries are proved: the store said, when asked at this moment, that whatever changed was invalidated.
+    pub fn prove(&self, asked: Monotonic) {
+        self.proved.fetch_max(asked.0, Ordering::AcqRel);
+    }
+
+    /// Entries for known credentials.
+    pub fn len(&self) -> usize {
+        self.credentials.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn adopt(&self, fact: Fact, began: Monotonic, moment: Moment) -> Option<Known> {
+        let hash = self.hash(&fact.user.id);
+        let user = self.users.adopt(fact.user, began)?;
+        // The record is registered now: an invalidation from here on retires it; an earlier one is seen here.
+        if self.touched.since(hash, moment) {
+            self.users.retire(user.user.id);
+            return None;
+        }
+        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
+        Some(Known { user, id: fact.id, expires, confirmed: began })
+    }
+
+    fn remember_unknown(&self, key: CredentialKey, began: Monotonic, moment: Moment) {
+        self.unknowns.insert(key, began.plus(self.settings.negative_ttl));
+        if self.touched.since(self.hash(&key), moment) {
+            self.unknowns.remove(&key);
+        }
+    }
+
+    fn is_usable(&self, known: &Known, now: Monotonic) -> bool {
+        known.user.is_current() && self.is_believed(known, now)
+    }
+
+    fn is_believed(&self, known: &Known, now: Monotonic) -> bool {
+        self.is_within(known, now, self.settings.revocation_bound)
+    }
+
+    /// Whether the last proof is at most this long ago.
+    fn is_within(&self, known: &Known, now: Monotonic, bound: Duration) -> bool {
+        let proved = known.confirmed.max(Monotonic(self.proved.load(Ordering::Acquire)));
+        now < proved.plus(bound)
+    }
+
+    fn stale(&self, known: Known, now: Monotonic, bound: Duration) -> Option<Loaded> {
+        let is_good = known.user.is_current() && self.is_within(&known, now, bound);
+        is_good.then_some(Loaded::Stale(known))
+    }
+
+    fn is_store_paused(&self, now: Monotonic) -> bool {
+        now.0 < self.store_pause_ends.load(Ordering::Relaxed)
+    }
+
+    fn pause_store(&self, now: Monotonic) {
+        self.store_pause_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
+    }
+
+    fn hash(&self, key: &impl Hash) -> u64 {
+        self.hasher.hash_one(key)
+    }
+}

@@ -1,0 +1,11 @@
+//! RFC grammar: bytes to values and back. Pure functions, no I/O, no panics: whatever a stranger sends meets
+//! only this.
+
+pub mod authority;
+pub mod authorization;
+pub mod chunked;
+pub mod forwarded;
+pub mod guarded;
+pub mod hop_by_hop;
+pub mod identity_value;
+pub mod target;
