@@ -8,6 +8,8 @@
 //! * **Writes have one caller**, the module `credentials`, which commits, then invalidates, then acknowledges.
 //! * **Every change that can void a cached answer** leaves a row in the table of changes, in the same transaction.
 
+pub mod sqlite;
+
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
@@ -39,6 +41,8 @@ pub enum StoreError {
 pub struct FoundToken {
     /// Public id.
     pub id: CredentialId,
+    /// When it was made, to be compared with the user's `not_before`.
+    pub created: UnixSeconds,
     /// `None`: never expires.
     pub expires: Option<UnixSeconds>,
     /// The user, active or not.
