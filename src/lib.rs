@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod identity;
+pub mod password;
 pub mod secret;
 pub mod store;

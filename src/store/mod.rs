@@ -144,7 +144,8 @@ pub trait TokenStore: Debug + Send + Sync {
     /// Stores a token; committed when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written.
+    /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written
+    /// or there is no such user.
     fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()>;
 
     /// Deletes a token; yields its digest, so that caches can be told. `None`: there is none.
@@ -210,7 +211,11 @@ pub trait ChangeFeed: Debug + Send {
     /// Changes since the last call, oldest first; empty if nothing was committed. Cheap when nothing was.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if nobody knows.
+    /// [`StoreError::Unavailable`] if nobody knows; the next call reports what this one would have. Whoever gives up
+    /// on a feed and opens another one believes nothing that is older.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses nothing: the next one reports it.
     fn changes(&mut self) -> StoreFuture<'_, Vec<Change>>;
 }
 

@@ -20,7 +20,9 @@ pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
 /// Why a write failed: a taken name, certainly nothing written, or nobody knows.
 pub(super) fn not_written(error: sqlx::Error) -> StoreError {
     match &error {
-        sqlx::Error::Database(database) if database.kind() == ErrorKind::UniqueViolation => StoreError::Conflict,
+        sqlx::Error::Database(database) if database.kind() == ErrorKind::UniqueViolation => {
+            StoreError::Conflict
+        }
         sqlx::Error::Database(database) if refuses(&**database) => StoreError::NotWritten(Box::new(error)),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => StoreError::NotWritten(Box::new(error)),
         _ => StoreError::Unavailable(Box::new(error)),

@@ -37,9 +37,13 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts after the newest row.
-    pub(super) async fn open(connect: &SqliteConnectOptions, read_wait: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        connect: &SqliteConnectOptions,
+        read_wait: Duration,
+    ) -> Result<Self, StoreError> {
         let mut connection = connect.connect().await.map_err(unavailable)?;
-        let position = sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
+        let position =
+            sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
         Ok(Self { connection, version: None, position, read_wait })
     }
 

@@ -90,7 +90,7 @@ impl Sqlite {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)
     }
 
-    /// Waits for a read, but not for ever: a disk that hangs must not hang requests.
+    /// Waits for a look-up, but not for ever: a disk that hangs must not hang requests.
     async fn read<T>(&self, answer: impl Future<Output = sqlx::Result<T>> + Send) -> Result<T, StoreError> {
         match tokio::time::timeout(self.read_wait, answer).await {
             Ok(answer) => answer.map_err(unavailable),
@@ -131,5 +131,87 @@ impl Store for Sqlite {
             self.delete_in_batches(PRUNE_TOKENS, now.0.saturating_sub(EXPIRED_KEPT_SECONDS)).await?;
             self.delete_in_batches(PRUNE_CHANGES, now.0.saturating_sub(CHANGE_KEPT_SECONDS)).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{CredentialId, Digest, UserId};
+    use crate::secret::Secret;
+    use crate::store::{NewToken, NewUser, TokenOrigin, TokenStore as _, UserStore as _};
+
+    async fn store() -> (tempfile::TempDir, Sqlite, UserId) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("d.db"), SqliteOptions::default()).await.unwrap();
+        let user = NewUser {
+            username: "alice".to_owned(),
+            password: Secret::default(),
+            email: String::new(),
+            is_staff: false,
+            groups: vec![],
+            created: UnixSeconds(0),
+        };
+        let user = store.insert_user(user).await.unwrap();
+        (directory, store, user)
+    }
+
+    fn token(number: u64, user: UserId) -> NewToken {
+        NewToken {
+            id: CredentialId(number),
+            digest: Digest::of(&number.to_be_bytes()),
+            user,
+            name: "x".repeat(1000),
+            origin: TokenOrigin::Command,
+            created: UnixSeconds(0),
+            expires: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn full_file_refuses_writes_until_there_is_room() {
+        let (_directory, store, user) = store().await;
+        sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+        let mut number = 0;
+        let refused = loop {
+            number += 1;
+            if let Err(refused) = store.insert_token(token(number, user)).await {
+                break refused;
+            }
+        };
+        assert!(matches!(refused, StoreError::NotWritten(_)), "{refused:?}");
+        assert!(store.find_token(Digest::of(&number.to_be_bytes())).await.unwrap().is_none());
+        assert!(store.find_token(Digest::of(&1_u64.to_be_bytes())).await.unwrap().is_some());
+        // A connection of its own has no such limit, if it was replaced; else it is lifted.
+        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.writer).await.unwrap();
+        store.insert_token(token(number, user)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn transaction_that_sqlite_ended_by_itself_blocks_no_later_write() {
+        let (_directory, store, user) = store().await;
+        let mut write = store.write().await.unwrap();
+        // As on a full disk: SQLite is out of the transaction, sqlx does not know.
+        sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
+        assert!(write.commit().await.is_err());
+        assert!(store.set_active(user, true).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn prune_goes_on_past_one_batch() {
+        let (_directory, store, user) = store().await;
+        let mut write = store.write().await.unwrap();
+        for number in 0..=PRUNE_BATCH_ROWS {
+            let insert =
+                "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
+                VALUES (?1, randomblob(32), ?2, '', 'command', 0, 0)";
+            sqlx::query(insert).bind(number).bind(user.0).execute(&mut *write).await.unwrap();
+        }
+        write.commit().await.unwrap();
+        store.prune(UnixSeconds(10_000_000_000)).await.unwrap();
+        assert!(store.list_tokens(None).await.unwrap().is_empty());
+        let left: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM change").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(left, 1, "the newest row is kept");
     }
 }

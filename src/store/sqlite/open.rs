@@ -95,7 +95,8 @@ async fn update_schema(writer: &SqlitePool) -> Result<(), StoreError> {
         return Ok(());
     }
     let mut write = writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)?;
-    MIGRATIONS.run(&mut *write).await.map_err(migration_failed)?;
+    // Not `run`: the compiler cannot see that its future is `Send`.
+    MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(migration_failed)?;
     write.commit().await.map_err(not_written)
 }
 

@@ -3,7 +3,7 @@
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, UserId};
 use crate::store::sqlite::Sqlite;
-use crate::store::sqlite::error::not_written;
+use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::sqlite::users::UserRow;
 use crate::store::{FoundToken, NewToken, StoreFuture, TokenOrigin, TokenStore, TokenSummary};
 use sqlx::FromRow;
@@ -132,13 +132,14 @@ impl TokenStore for Sqlite {
     }
 
     fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>> {
-        Box::pin(self.read(async move {
+        // No deadline: millions of rows take longer than a look-up may.
+        Box::pin(async move {
             let query = match user {
                 Some(user) => sqlx::query_as::<_, SummaryRow>(LIST_OF_USER).bind(user.0),
                 None => sqlx::query_as(LIST_ALL),
             };
-            let rows = query.fetch_all(&self.readers).await?;
-            rows.into_iter().map(SummaryRow::into_summary).collect()
-        }))
+            let rows = query.fetch_all(&self.readers).await.map_err(unavailable)?;
+            rows.into_iter().map(SummaryRow::into_summary).collect::<sqlx::Result<_>>().map_err(unavailable)
+        })
     }
 }

@@ -3,7 +3,7 @@
 use crate::identity::{User, UserId};
 use crate::secret::Secret;
 use crate::store::sqlite::Sqlite;
-use crate::store::sqlite::error::not_written;
+use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
 use sqlx::{FromRow, SqliteConnection};
 
@@ -21,7 +21,8 @@ macro_rules! select {
 const FIND: &str = select!(", user.password FROM user WHERE user.username = ?1");
 const LIST: &str = select!(" FROM user ORDER BY user.username");
 
-const INSERT: &str = "INSERT INTO user (username, password, email, is_staff, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+const INSERT: &str =
+    "INSERT INTO user (username, password, email, is_staff, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
 const SET_ACTIVE: &str = "UPDATE user SET is_active = ?2 WHERE id = ?1";
 const SET_PASSWORD: &str =
     "UPDATE user SET password = ?2, password_version = password_version + 1 WHERE id = ?1";
@@ -174,9 +175,11 @@ impl UserStore for Sqlite {
     }
 
     fn list_users(&self) -> StoreFuture<'_, Vec<User>> {
-        Box::pin(self.read(async move {
-            let rows = sqlx::query_as::<_, UserRow>(LIST).fetch_all(&self.readers).await?;
-            rows.into_iter().map(UserRow::into_user).collect()
-        }))
+        // No deadline: millions of rows take longer than a look-up may.
+        Box::pin(async move {
+            let rows =
+                sqlx::query_as::<_, UserRow>(LIST).fetch_all(&self.readers).await.map_err(unavailable)?;
+            rows.into_iter().map(UserRow::into_user).collect::<sqlx::Result<_>>().map_err(unavailable)
+        })
     }
 }
