@@ -7,6 +7,7 @@ pub mod cache;
 pub mod clock;
 pub mod header;
 pub mod identity;
+pub mod password;
 pub mod secret;
 pub mod store;
 pub mod throttle;

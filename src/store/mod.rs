@@ -8,6 +8,8 @@
 //! * **Writes have one caller**, the module `credentials`, which commits, then invalidates, then acknowledges.
 //! * **Every change that can void a cached answer** leaves a row in the table of changes, in the same transaction.
 
+pub mod sqlite;
+
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
@@ -39,6 +41,8 @@ pub enum StoreError {
 pub struct FoundToken {
     /// Public id.
     pub id: CredentialId,
+    /// When it was made, to be compared with the user's `not_before`.
+    pub created: UnixSeconds,
     /// `None`: never expires.
     pub expires: Option<UnixSeconds>,
     /// The user, active or not.
@@ -140,7 +144,8 @@ pub trait TokenStore: Debug + Send + Sync {
     /// Stores a token; committed when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written.
+    /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written
+    /// or there is no such user.
     fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()>;
 
     /// Deletes a token; yields its digest, so that caches can be told. `None`: there is none.
@@ -206,7 +211,11 @@ pub trait ChangeFeed: Debug + Send {
     /// Changes since the last call, oldest first; empty if nothing was committed. Cheap when nothing was.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if nobody knows.
+    /// [`StoreError::Unavailable`] if nobody knows; the next call reports what this one would have. Whoever gives up
+    /// on a feed and opens another one believes nothing that is older.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses nothing: the next one reports it.
     fn changes(&mut self) -> StoreFuture<'_, Vec<Change>>;
 }
 

@@ -1,0 +1,234 @@
+//! Checks and makes password hashes, on threads of its own.
+//!
+//! A hash takes 17 ms and 19 MiB, so it never runs on a runtime's worker, and not on tokio's blocking pool either:
+//! that grows to 512 threads, which is 9 GiB. Here threads and queue are bounded; who does not fit is told at once
+//! and may come again. A caller who went away costs nothing, so a flood of aborted logins does not fill the threads.
+
+mod argon2;
+
+use crate::password::argon2::Hasher;
+use crate::secret::Secret;
+use parking_lot::Mutex;
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use tokio::sync::oneshot;
+
+/// A longer password (bytes) is nobody's: it would only cost time.
+pub const PASSWORD_BYTES_MAX: usize = 4096;
+
+/// Why there is no answer about a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// The queue is full; try again later (503 and `Retry-After`).
+    #[error("too many passwords are being checked")]
+    Busy,
+    /// A new password is longer than [`PASSWORD_BYTES_MAX`].
+    #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
+    TooLong,
+    /// Hashing failed: no randomness, or a bug (500).
+    #[error("the password could not be hashed")]
+    Failed,
+}
+
+type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
+
+/// Hashes and verifies passwords on threads of its own; usable from any runtime.
+///
+/// The threads end when this is dropped, after what they are at.
+#[derive(Debug)]
+pub struct Passwords {
+    jobs: SyncSender<Job>,
+}
+
+impl Passwords {
+    /// Starts the threads (each keeps 19 MiB once used). At most `queue` callers wait for one; 0: nobody waits.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads.
+    pub fn new(threads: NonZeroUsize, queue: usize) -> io::Result<Self> {
+        let (jobs, receiver) = sync_channel(queue);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for number in 0..threads.get() {
+            let receiver = Arc::clone(&receiver);
+            thread::Builder::new().name(format!("password-{number}")).spawn(move || serve(&receiver))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Half of the cores, at least one: a flood of logins leaves the other half to requests.
+    pub fn threads_default() -> NonZeroUsize {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        NonZeroUsize::new(cores / 2).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Hashes a new password with a new salt; yields a PHC string.
+    ///
+    /// # Errors
+    /// [`PasswordError::TooLong`], [`PasswordError::Busy`] at once if the queue is full, else
+    /// [`PasswordError::Failed`].
+    ///
+    /// # Cancel safety
+    /// When dropped, work that has not begun is skipped.
+    pub async fn hash(&self, password: Secret) -> Result<Secret, PasswordError> {
+        if password.expose().len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordError::TooLong);
+        }
+        let encoded = self.run(move |hasher| hasher.hash(password.expose())).await?;
+        encoded.map_err(|_| PasswordError::Failed)
+    }
+
+    /// Whether `encoded` is the hash of this password. `None` (there is no such user) takes as long as a user with
+    /// one of our hashes, and so does a hash that is malformed or costs more than we pay; none of them matches.
+    ///
+    /// # Errors
+    /// [`PasswordError::Busy`] at once if the queue is full, else [`PasswordError::Failed`].
+    ///
+    /// # Cancel safety
+    /// When dropped, work that has not begun is skipped.
+    pub async fn verify(&self, password: Secret, encoded: Option<Secret>) -> Result<bool, PasswordError> {
+        if password.expose().len() > PASSWORD_BYTES_MAX {
+            return Ok(false);
+        }
+        self.run(move |hasher| hasher.verify(password.expose(), encoded.as_ref())).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Hasher) -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let (answer, waiting) = oneshot::channel();
+        let job = move |hasher: &mut Hasher| {
+            if !answer.is_closed() {
+                drop(answer.send(work(hasher)));
+            }
+        };
+        self.jobs.try_send(Box::new(job)).map_err(|error| match error {
+            TrySendError::Full(_) => PasswordError::Busy,
+            TrySendError::Disconnected(_) => PasswordError::Failed,
+        })?;
+        waiting.await.map_err(|_| PasswordError::Failed)
+    }
+}
+
+/// Whether a hash that matched should be replaced by a new one: other costs than ours, or not ours at all.
+pub fn needs_rehash(encoded: &Secret) -> bool {
+    argon2::needs_rehash(encoded)
+}
+
+/// Takes jobs until the pool is dropped. A job that panics answers nobody (its caller sees `Failed`) and ends only
+/// itself.
+fn serve(jobs: &Mutex<Receiver<Job>>) {
+    let mut hasher = Hasher::default();
+    loop {
+        // One thread waits for the channel, the others for the lock.
+        let job = jobs.lock().recv();
+        let Ok(job) = job else { return };
+        if catch_unwind(AssertUnwindSafe(|| job(&mut hasher))).is_err() {
+            hasher = Hasher::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn pool(queue: usize) -> Passwords {
+        Passwords::new(NonZeroUsize::MIN, queue).unwrap()
+    }
+
+    /// Keeps the only thread busy until the sender is dropped; returns once the thread is.
+    async fn occupy(pool: &Arc<Passwords>) -> mpsc::Sender<()> {
+        let (release, wait) = mpsc::channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let pool = Arc::clone(pool);
+        tokio::spawn(async move {
+            let job = move |_: &mut Hasher| {
+                begun.send(()).unwrap();
+                wait.recv().unwrap_err();
+            };
+            pool.run(job).await.unwrap();
+        });
+        has_begun.await.unwrap();
+        release
+    }
+
+    #[tokio::test]
+    async fn password_is_verified_on_a_named_thread() {
+        let pool = pool(4);
+        let name = pool.run(|_| thread::current().name().map(str::to_owned)).await;
+        assert_eq!(name, Ok(Some("password-0".to_owned())));
+        let encoded = pool.hash(Secret::new(*b"secret")).await.unwrap();
+        assert_eq!(pool.verify(Secret::new(*b"secret"), Some(encoded.clone())).await, Ok(true));
+        assert_eq!(pool.verify(Secret::new(*b"other"), Some(encoded)).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn unknown_user_never_matches() {
+        assert_eq!(pool(4).verify(Secret::new(*b"secret"), None).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn too_long_password_is_nobodys() {
+        let pool = pool(4);
+        let long = Secret::new(vec![b'a'; PASSWORD_BYTES_MAX + 1]);
+        assert_eq!(pool.hash(long.clone()).await.unwrap_err(), PasswordError::TooLong);
+        assert_eq!(pool.verify(long, None).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn full_queue_is_busy_at_once() {
+        let pool = Arc::new(pool(1));
+        let release = occupy(&pool).await;
+        let waiting = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run(|_| ()).await }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(pool.run(|_| ()).await, Err(PasswordError::Busy));
+        drop(release);
+        assert_eq!(waiting.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn work_of_a_caller_who_left_is_skipped() {
+        let pool = Arc::new(pool(2));
+        let release = occupy(&pool).await;
+        let (done, was_done) = mpsc::channel();
+        tokio::select! {
+            biased;
+            _ = pool.run(move |_| done.send(())) => unreachable!("the thread is occupied"),
+            () = std::future::ready(()) => {}
+        }
+        drop(release);
+        pool.run(|_| ()).await.unwrap();
+        was_done.try_recv().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn panic_ends_one_job_only() {
+        let pool = pool(4);
+        let failed = pool.run(|_| panic!("a bug, staged by this test")).await;
+        assert_eq!(failed, Err::<(), _>(PasswordError::Failed));
+        assert_eq!(pool.run(|_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn threads_end_with_the_pool() {
+        let pool = pool(4);
+        let alive = Arc::new(());
+        let witness = Arc::downgrade(&alive);
+        thread_local!(static KEPT: std::cell::RefCell<Option<Arc<()>>> = const { std::cell::RefCell::new(None) });
+        pool.run(move |_| KEPT.set(Some(alive))).await.unwrap();
+        assert_eq!(witness.strong_count(), 1);
+        drop(pool);
+        while witness.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
+}

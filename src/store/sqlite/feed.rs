@@ -1,0 +1,141 @@
+//! What others committed, from a connection of its own.
+//!
+//! `PRAGMA data_version` moves with every commit of any other connection, so an idle store costs one look at shared
+//! memory. It is read *before* the rows: what is committed between the two is either among the rows, or moves the
+//! version again and is found by the next call. Position and version advance together, after the last await, so a
+//! call that is dropped or fails is simply repeated.
+
+use crate::identity::{Digest, UserId};
+use crate::store::sqlite::error::unavailable;
+use crate::store::{Change, ChangeFeed, StoreError, StoreFuture};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use std::time::Duration;
+
+/// More rows than this at once are answered by [`Change::Everything`]: reading them would take longer than
+/// confirming what is cached.
+const ROWS_MAX: usize = 10_000;
+
+/// From the last row read (if it is still there) on; one more than [`ROWS_MAX`] new ones.
+const READ_ROWS: &str =
+    "SELECT sequence, token_digest, user_id FROM change WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2";
+const READ_POSITION: &str = "SELECT coalesce(max(sequence), 0) FROM change";
+
+/// A row of the table of changes.
+type Row = (i64, Option<Vec<u8>>, Option<i64>);
+
+/// Reads the table of changes from where it stopped.
+#[derive(Debug)]
+pub(super) struct Feed {
+    connection: SqliteConnection,
+    /// `data_version` at the last complete read. `None`: read the rows in any case.
+    version: Option<i64>,
+    /// Number of the last row read; 0: none.
+    position: i64,
+    read_wait: Duration,
+}
+
+impl Feed {
+    /// Starts after the newest row.
+    pub(super) async fn open(
+        connect: &SqliteConnectOptions,
+        read_wait: Duration,
+    ) -> Result<Self, StoreError> {
+        let mut connection = connect.connect().await.map_err(unavailable)?;
+        let position =
+            sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
+        Ok(Self { connection, version: None, position, read_wait })
+    }
+
+    async fn read(&mut self) -> sqlx::Result<Vec<Change>> {
+        let version = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.connection).await?;
+        if self.version == Some(version) {
+            return Ok(Vec::new());
+        }
+        let limit = i64::try_from(ROWS_MAX + 2).unwrap_or(i64::MAX);
+        let rows: Vec<Row> =
+            sqlx::query_as(READ_ROWS).bind(self.position).bind(limit).fetch_all(&mut self.connection).await?;
+        let (changes, position) = match follow(self.position, &rows) {
+            Some(changes) => (changes, rows.last().map_or(self.position, |row| row.0)),
+            None => (vec![Change::Everything], self.newest().await?),
+        };
+        self.version = Some(version);
+        self.position = position;
+        Ok(changes)
+    }
+
+    async fn newest(&mut self) -> sqlx::Result<i64> {
+        sqlx::query_scalar(READ_POSITION).fetch_one(&mut self.connection).await
+    }
+}
+
+/// What the rows after `position` say; `None` if they cannot be relied on: some are missing, or there are too many.
+fn follow(position: i64, rows: &[Row]) -> Option<Vec<Change>> {
+    let (known, new) = match rows {
+        [first, new @ ..] if first.0 == position => (true, new),
+        new => (false, new),
+    };
+    // The newest row is never pruned. Where even that is gone the file was replaced by an older copy.
+    let replaced = new.is_empty() && !known && position != 0;
+    let numbers = (position.saturating_add(1)..).zip(new);
+    if replaced || new.len() > ROWS_MAX || numbers.clone().any(|(number, row)| row.0 != number) {
+        return None;
+    }
+    let mut changes = numbers.map(|(_, row)| change(row)).collect::<Option<Vec<_>>>()?;
+    changes.dedup();
+    Some(changes)
+}
+
+/// `None`: a row that says nothing this program understands.
+fn change(row: &Row) -> Option<Change> {
+    match row {
+        (_, Some(digest), None) => Some(Change::Token(Digest(digest.as_slice().try_into().ok()?))),
+        (_, None, Some(user)) => Some(Change::User(UserId(*user))),
+        _ => None,
+    }
+}
+
+impl ChangeFeed for Feed {
+    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>> {
+        Box::pin(async {
+            match tokio::time::timeout(self.read_wait, self.read()).await {
+                Ok(changes) => changes.map_err(unavailable),
+                Err(late) => Err(StoreError::Unavailable(Box::new(late))),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(sequence: i64) -> Row {
+        (sequence, None, Some(sequence * 100))
+    }
+
+    #[test]
+    fn rows_in_sequence_are_followed() {
+        let user = |id| Change::User(UserId(id));
+        assert_eq!(follow(0, &[]), Some(vec![]), "nothing ever happened");
+        assert_eq!(follow(4, &[row(4)]), Some(vec![]), "nothing new");
+        assert_eq!(follow(4, &[row(4), row(5), row(6)]), Some(vec![user(500), user(600)]));
+        assert_eq!(follow(4, &[row(5)]), Some(vec![user(500)]), "the row of the position was pruned");
+    }
+
+    #[test]
+    fn missing_rows_void_everything() {
+        assert_eq!(follow(4, &[row(6)]), None, "5 was pruned");
+        assert_eq!(follow(4, &[row(4), row(5), row(7)]), None, "a hole");
+        assert_eq!(follow(4, &[]), None, "the file was replaced by an older copy");
+        assert_eq!(follow(4, &[row(4), (5, None, None)]), None, "a row of a later schema");
+    }
+
+    #[test]
+    fn too_many_rows_void_everything() {
+        let last = i64::try_from(ROWS_MAX).unwrap();
+        let rows: Vec<Row> = (1..=last + 1).map(row).collect();
+        assert!(follow(0, &rows[..ROWS_MAX]).is_some());
+        assert_eq!(follow(0, &rows), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! Opens the file: its mode, its settings, its schema.
+//!
+//! The schema is compared before it is touched, in that order: a program that is too old must leave the file as it
+//! is, and one that is up to date must start although another process holds the write lock. All steps of a migration
+//! are one transaction under the write lock, so two processes that start at once do not do it twice.
+
+use crate::store::StoreError;
+use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sqlite::{Sqlite, SqliteOptions};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Connection as _};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Steps from an empty file to the schema of this program.
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Opens the file and brings the schema up to date.
+pub(super) async fn open(path: &Path, options: SqliteOptions) -> Result<Sqlite, StoreError> {
+    make_file(path)?;
+    let connect = connect_options(path, &options);
+    let writer = writer_pool(&connect, &options).await.map_err(unavailable)?;
+    update_schema(&writer).await?;
+    let connect = connect.read_only(true);
+    let readers = reader_pool(&connect, &options).await.map_err(unavailable)?;
+    Ok(Sqlite { readers, writer, connect, read_wait: options.read_wait })
+}
+
+/// Makes an empty file that only its owner may read; SQLite gives the files beside it the same mode.
+///
+/// A file that exists is not even opened: closing it would end the locks that SQLite has on it in this process
+/// (sqlite.org/howtocorrupt.html, section 2.2).
+fn make_file(path: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::Unavailable(Box::new(error))),
+    }
+}
+
+/// Settings of every connection.
+fn connect_options(path: &Path, options: &SqliteOptions) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.write_wait)
+        .pragma("mmap_size", options.mmap_bytes.to_string())
+        .disable_statement_logging()
+}
+
+/// One connection, kept for ever.
+async fn writer_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) -> sqlx::Result<SqlitePool> {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(options.write_wait)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        // SQLite ends a transaction by itself when the disk is full. sqlx 0.9 does not learn of it, and its
+        // count of open transactions stays above zero, where no write can begin. Such a connection is replaced.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+        .connect_with(connect.clone())
+        .await
+}
+
+/// Connections that cannot write, opened now, so that want of file descriptors later does not matter.
+async fn reader_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) -> sqlx::Result<SqlitePool> {
+    SqlitePoolOptions::new()
+        .max_connections(options.readers.get())
+        .min_connections(options.readers.get())
+        .acquire_timeout(options.read_wait)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(connect.clone())
+        .await
+}
+
+/// Compares the schema with this program's and takes the missing steps.
+async fn update_schema(writer: &SqlitePool) -> Result<(), StoreError> {
+    let wanted = MIGRATIONS.iter().map(|step| step.version).max();
+    let found = schema_version(writer).await.map_err(unavailable)?;
+    if found > wanted {
+        return Err(StoreError::SchemaNewer);
+    }
+    if found == wanted {
+        return Ok(());
+    }
+    let mut write = writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)?;
+    // Not `run`: the compiler cannot see that its future is `Send`.
+    MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(migration_failed)?;
+    write.commit().await.map_err(not_written)
+}
+
+/// The last step taken. `None`: the file is new.
+async fn schema_version(writer: &SqlitePool) -> sqlx::Result<Option<i64>> {
+    let table = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
+    if sqlx::query_scalar::<_, i64>(table).fetch_one(writer).await? == 0 {
+        return Ok(None);
+    }
+    sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(writer).await
+}
+
+/// Why the steps could not be taken; all are rolled back.
+fn migration_failed(error: MigrateError) -> StoreError {
+    match error {
+        // Another process, newer, was faster.
+        MigrateError::VersionMissing(_) => StoreError::SchemaNewer,
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => not_written(error),
+        other => StoreError::Unavailable(Box::new(other)),
+    }
+}

@@ -1,0 +1,145 @@
+//! Tokens in SQLite.
+
+use crate::clock::UnixSeconds;
+use crate::identity::{CredentialId, Digest, UserId};
+use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sqlite::users::UserRow;
+use crate::store::{FoundToken, NewToken, StoreFuture, TokenOrigin, TokenStore, TokenSummary};
+use sqlx::FromRow;
+
+/// Token, user and groups in one statement, so that they are of one moment.
+const FIND: &str = "SELECT token.digest, token.public_id, token.created_at, token.expires_at,
+        user.id, user.username, user.email, user.is_active, user.is_staff, user.password_version, user.not_before,
+        (SELECT json_group_array(user_group.name) FROM membership
+            JOIN user_group ON user_group.id = membership.group_id WHERE membership.user_id = user.id) AS groups
+    FROM token JOIN user ON user.id = token.user_id WHERE token.digest = ?1";
+
+const INSERT: &str = "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const DELETE: &str = "DELETE FROM token WHERE public_id = ?1 RETURNING digest";
+
+/// Two statements rather than a condition that is sometimes true, so that the one of a user goes by the index.
+macro_rules! list {
+    ($condition:literal) => {
+        concat!(
+            "SELECT token.public_id, user.username, token.name, token.origin, token.created_at, token.expires_at,
+                token.last_used_at FROM token JOIN user ON user.id = token.user_id ",
+            $condition,
+            " ORDER BY token.created_at, token.id"
+        )
+    };
+}
+const LIST_ALL: &str = list!("");
+const LIST_OF_USER: &str = list!("WHERE token.user_id = ?1");
+
+#[derive(FromRow)]
+struct FoundRow {
+    digest: Vec<u8>,
+    public_id: i64,
+    created_at: i64,
+    expires_at: Option<i64>,
+    #[sqlx(flatten)]
+    user: UserRow,
+}
+
+#[derive(FromRow)]
+struct SummaryRow {
+    public_id: i64,
+    username: String,
+    name: String,
+    origin: String,
+    created_at: i64,
+    expires_at: Option<i64>,
+    last_used_at: Option<i64>,
+}
+
+impl FoundRow {
+    fn into_found(self) -> sqlx::Result<FoundToken> {
+        Ok(FoundToken {
+            id: CredentialId(self.public_id.cast_unsigned()),
+            created: UnixSeconds(self.created_at),
+            expires: self.expires_at.map(UnixSeconds),
+            user: self.user.into_user()?,
+        })
+    }
+}
+
+impl SummaryRow {
+    fn into_summary(self) -> sqlx::Result<TokenSummary> {
+        Ok(TokenSummary {
+            id: CredentialId(self.public_id.cast_unsigned()),
+            origin: origin_from_name(&self.origin)?,
+            username: self.username,
+            name: self.name,
+            created: UnixSeconds(self.created_at),
+            expires: self.expires_at.map(UnixSeconds),
+            last_used: self.last_used_at.map(UnixSeconds),
+        })
+    }
+}
+
+fn origin_name(origin: TokenOrigin) -> &'static str {
+    match origin {
+        TokenOrigin::Command => "command",
+        TokenOrigin::Obtain => "obtain",
+    }
+}
+
+fn origin_from_name(name: &str) -> sqlx::Result<TokenOrigin> {
+    match name {
+        "command" => Ok(TokenOrigin::Command),
+        "obtain" => Ok(TokenOrigin::Obtain),
+        _ => Err(sqlx::Error::Decode("unknown origin of a token".into())),
+    }
+}
+
+impl TokenStore for Sqlite {
+    fn find_token(&self, digest: Digest) -> StoreFuture<'_, Option<FoundToken>> {
+        Box::pin(self.read(async move {
+            let query = sqlx::query_as::<_, FoundRow>(FIND).bind(digest.0.to_vec());
+            let row = query.fetch_optional(&self.readers).await?;
+            row.filter(|row| row.digest == digest.0).map(FoundRow::into_found).transpose()
+        }))
+    }
+
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let query = sqlx::query(INSERT)
+                .bind(token.id.0.cast_signed())
+                .bind(token.digest.0.to_vec())
+                .bind(token.user.0)
+                .bind(token.name)
+                .bind(origin_name(token.origin))
+                .bind(token.created.0)
+                .bind(token.expires.map(|expires| expires.0));
+            query.execute(&mut *write).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)
+        })
+    }
+
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let query = sqlx::query_scalar::<_, Vec<u8>>(DELETE).bind(id.0.cast_signed());
+            let digest = query.fetch_optional(&mut *write).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            // The table holds digests of 32 bytes only.
+            Ok(digest.and_then(|digest| digest.try_into().ok()).map(Digest))
+        })
+    }
+
+    fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>> {
+        // No deadline: millions of rows take longer than a look-up may.
+        Box::pin(async move {
+            let query = match user {
+                Some(user) => sqlx::query_as::<_, SummaryRow>(LIST_OF_USER).bind(user.0),
+                None => sqlx::query_as(LIST_ALL),
+            };
+            let rows = query.fetch_all(&self.readers).await.map_err(unavailable)?;
+            rows.into_iter().map(SummaryRow::into_summary).collect::<sqlx::Result<_>>().map_err(unavailable)
+        })
+    }
+}

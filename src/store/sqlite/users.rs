@@ -1,0 +1,185 @@
+//! Users and their groups in SQLite.
+
+use crate::identity::{User, UserId};
+use crate::secret::Secret;
+use crate::store::sqlite::Sqlite;
+use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
+use sqlx::{FromRow, SqliteConnection};
+
+macro_rules! select {
+    ($more:literal) => {
+        concat!(
+            "SELECT user.id, user.username, user.email, user.is_active, user.is_staff, user.password_version,
+                user.not_before, (SELECT json_group_array(user_group.name) FROM membership
+                    JOIN user_group ON user_group.id = membership.group_id
+                    WHERE membership.user_id = user.id) AS groups",
+            $more
+        )
+    };
+}
+const FIND: &str = select!(", user.password FROM user WHERE user.username = ?1");
+const LIST: &str = select!(" FROM user ORDER BY user.username");
+
+const INSERT: &str =
+    "INSERT INTO user (username, password, email, is_staff, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+const SET_ACTIVE: &str = "UPDATE user SET is_active = ?2 WHERE id = ?1";
+const SET_PASSWORD: &str =
+    "UPDATE user SET password = ?2, password_version = password_version + 1 WHERE id = ?1";
+const DELETE: &str = "DELETE FROM user WHERE id = ?1";
+const EXISTS: &str = "SELECT count(*) FROM user WHERE id = ?1";
+const MAKE_GROUP: &str = "INSERT INTO user_group (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
+const JOIN_GROUP: &str = "INSERT INTO membership (user_id, group_id)
+    SELECT ?1, id FROM user_group WHERE name = ?2 ON CONFLICT DO NOTHING";
+const LEAVE_GROUPS: &str = "DELETE FROM membership WHERE user_id = ?1";
+
+/// A user as the table has it.
+#[derive(FromRow)]
+pub(super) struct UserRow {
+    id: i64,
+    username: String,
+    email: String,
+    is_active: bool,
+    is_staff: bool,
+    password_version: i64,
+    not_before: i64,
+    /// Names as a JSON array: any character may be in a name.
+    groups: String,
+}
+
+#[derive(FromRow)]
+struct PasswordRow {
+    #[sqlx(flatten)]
+    user: UserRow,
+    password: String,
+}
+
+impl UserRow {
+    pub(super) fn into_user(self) -> sqlx::Result<User> {
+        let mut groups: Vec<Box<str>> =
+            serde_json::from_str(&self.groups).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        groups.sort_unstable();
+        Ok(User {
+            id: UserId(self.id),
+            username: self.username.into(),
+            is_active: self.is_active,
+            is_staff: self.is_staff,
+            groups: groups.into(),
+            email: self.email.into(),
+            password_version: self.password_version,
+            not_before: self.not_before,
+        })
+    }
+}
+
+impl PasswordRow {
+    fn into_user(self) -> sqlx::Result<UserWithPassword> {
+        Ok(UserWithPassword { user: self.user.into_user()?, password: Secret::new(self.password) })
+    }
+}
+
+/// An encoded password as text: it is a PHC string, so anything else is a mistake of the caller.
+fn text(password: &Secret) -> Result<String, StoreError> {
+    let text = std::str::from_utf8(password.expose());
+    text.map(str::to_owned).map_err(|error| StoreError::NotWritten(Box::new(error)))
+}
+
+async fn insert(connection: &mut SqliteConnection, user: &NewUser) -> Result<UserId, StoreError> {
+    let query = sqlx::query(INSERT)
+        .bind(user.username.clone())
+        .bind(text(&user.password)?)
+        .bind(user.email.clone())
+        .bind(user.is_staff)
+        .bind(user.created.0);
+    let done = query.execute(connection).await.map_err(not_written)?;
+    Ok(UserId(done.last_insert_rowid()))
+}
+
+async fn join(connection: &mut SqliteConnection, user: UserId, groups: Vec<String>) -> sqlx::Result<()> {
+    for group in groups {
+        sqlx::query(MAKE_GROUP).bind(group.clone()).execute(&mut *connection).await?;
+        sqlx::query(JOIN_GROUP).bind(user.0).bind(group).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn replace_groups(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    groups: Vec<String>,
+) -> sqlx::Result<bool> {
+    if sqlx::query_scalar::<_, i64>(EXISTS).bind(user.0).fetch_one(&mut *connection).await? == 0 {
+        return Ok(false);
+    }
+    sqlx::query(LEAVE_GROUPS).bind(user.0).execute(&mut *connection).await?;
+    join(connection, user, groups).await?;
+    Ok(true)
+}
+
+impl UserStore for Sqlite {
+    fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>> {
+        let username = username.to_owned();
+        Box::pin(self.read(async move {
+            let query = sqlx::query_as::<_, PasswordRow>(FIND).bind(username.clone());
+            let row = query.fetch_optional(&self.readers).await?;
+            row.filter(|row| row.user.username == username).map(PasswordRow::into_user).transpose()
+        }))
+    }
+
+    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let id = insert(&mut write, &user).await?;
+            join(&mut write, id, user.groups).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            Ok(id)
+        })
+    }
+
+    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let query = sqlx::query(SET_ACTIVE).bind(user.0).bind(active);
+            let done = query.execute(&mut *write).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+
+    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let query = sqlx::query(SET_PASSWORD).bind(user.0).bind(text(&password)?);
+            let done = query.execute(&mut *write).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+
+    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let found = replace_groups(&mut write, user, groups).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            Ok(found)
+        })
+    }
+
+    fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let done = sqlx::query(DELETE).bind(user.0).execute(&mut *write).await.map_err(not_written)?;
+            write.commit().await.map_err(not_written)?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+
+    fn list_users(&self) -> StoreFuture<'_, Vec<User>> {
+        // No deadline: millions of rows take longer than a look-up may.
+        Box::pin(async move {
+            let rows =
+                sqlx::query_as::<_, UserRow>(LIST).fetch_all(&self.readers).await.map_err(unavailable)?;
+            rows.into_iter().map(UserRow::into_user).collect::<sqlx::Result<_>>().map_err(unavailable)
+        })
+    }
+}

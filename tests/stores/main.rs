@@ -1,0 +1,8 @@
+//! One suite of claims about every store, run against each kind; and what only one kind can be asked.
+//!
+//! A claim gets a way to open the same database again and again, each time as another process would, so that it can
+//! say what one process sees of another's writes.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+
+mod sqlite;
+mod suite;

@@ -1,0 +1,329 @@
+//! What every store does.
+
+use doorward::clock::UnixSeconds;
+use doorward::identity::{CredentialId, Digest, User, UserId};
+use doorward::secret::Secret;
+use doorward::store::{Change, ChangeFeed, NewToken, NewUser, Store, StoreError, TokenOrigin};
+use std::pin::Pin;
+
+/// Opens the database once more.
+pub(crate) type Open<'a> = &'a (dyn Fn() -> Opening + Sync);
+pub(crate) type Opening = Pin<Box<dyn Future<Output = Box<dyn Store>> + Send>>;
+
+/// A moment before which nothing happens here (2001-09-09).
+pub(crate) const NOW: UnixSeconds = UnixSeconds(1_000_000_000);
+/// A moment by which every row of the table of changes is old (2286-11-20).
+const FAR: UnixSeconds = UnixSeconds(10_000_000_000);
+const DAY: i64 = 86_400;
+
+/// Makes a test of each claim, with the way to open given.
+macro_rules! claims {
+    ($database:ty: $($claim:ident)*) => {$(
+        #[tokio::test]
+        async fn $claim() {
+            let database = <$database>::new();
+            $crate::suite::$claim(&|| database.open()).await;
+        }
+    )*};
+}
+pub(crate) use claims;
+
+pub(crate) fn user(name: &str) -> NewUser {
+    NewUser {
+        username: name.to_owned(),
+        password: Secret::new("$argon2id$1"),
+        email: format!("{name}@example.com"),
+        is_staff: false,
+        groups: vec![],
+        created: NOW,
+    }
+}
+
+pub(crate) fn token(number: u64, user: UserId) -> NewToken {
+    NewToken {
+        id: CredentialId(number),
+        digest: digest(number),
+        user,
+        name: format!("token {number}"),
+        origin: TokenOrigin::Command,
+        created: NOW,
+        expires: None,
+    }
+}
+
+pub(crate) fn digest(number: u64) -> Digest {
+    Digest::of(&number.to_be_bytes())
+}
+
+async fn find(store: &dyn Store, name: &str) -> Option<User> {
+    store.find_user(name).await.unwrap().map(|found| found.user)
+}
+
+/// What the feed reports, in an order that does not depend on triggers.
+pub(crate) async fn reported(feed: &mut Box<dyn ChangeFeed>) -> Vec<Change> {
+    let mut changes = feed.changes().await.unwrap();
+    changes.sort_by_key(|change| match change {
+        Change::Token(digest) => (0, digest.0.to_vec()),
+        Change::User(user) => (1, user.0.to_be_bytes().to_vec()),
+        Change::Everything => (2, vec![]),
+    });
+    changes.dedup();
+    changes
+}
+
+pub(crate) async fn absent_is_not_an_error(open: Open<'_>) {
+    let store = open().await;
+    let nobody = UserId(7);
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+    assert!(store.find_user("alice").await.unwrap().is_none());
+    assert!(store.delete_token(CredentialId(1)).await.unwrap().is_none());
+    assert!(store.list_tokens(None).await.unwrap().is_empty());
+    assert!(store.list_tokens(Some(nobody)).await.unwrap().is_empty());
+    assert!(store.list_users().await.unwrap().is_empty());
+    assert!(!store.set_active(nobody, false).await.unwrap());
+    assert!(!store.set_password(nobody, Secret::new("x")).await.unwrap());
+    assert!(!store.set_groups(nobody, vec!["staff".to_owned()]).await.unwrap());
+    assert!(!store.delete_user(nobody).await.unwrap());
+}
+
+pub(crate) async fn names_are_exact(open: Open<'_>) {
+    let store = open().await;
+    // Letter case, trailing blank, NUL, and the two spellings of é are all differences.
+    let names =
+        ["alice", "Alice", "alice ", " alice", "alice\0", "ali\0ce", "\u{e9}", "e\u{301}", "", "%", "_lice"];
+    for name in names {
+        let id = store.insert_user(user(name)).await.unwrap();
+        assert_eq!(find(&*store, name).await.unwrap().id, id, "{name:?}");
+    }
+    for name in names {
+        assert_eq!(&*find(&*store, name).await.unwrap().username, name);
+    }
+    for name in ["ALICE", "alice  ", "ali", "alice\0\0"] {
+        assert!(find(&*store, name).await.is_none(), "{name:?}");
+    }
+    assert_eq!(store.list_users().await.unwrap().len(), names.len());
+}
+
+pub(crate) async fn user_is_read_as_written(open: Open<'_>) {
+    let store = open().await;
+    let groups = ["b,c", "a", "\u{fc} \"\\", "nul\0", "", "a"].map(str::to_owned).to_vec();
+    let id = store.insert_user(NewUser { is_staff: true, groups, ..user("alice") }).await.unwrap();
+    let found = open().await.find_user("alice").await.unwrap().unwrap();
+    assert_eq!(found.password, Secret::new("$argon2id$1"));
+    let expected = User {
+        id,
+        username: "alice".into(),
+        is_active: true,
+        is_staff: true,
+        groups: ["", "a", "b,c", "nul\0", "\u{fc} \"\\"].map(Box::from).into(),
+        email: "alice@example.com".into(),
+        password_version: 0,
+        not_before: 0,
+    };
+    assert_eq!(found.user, expected);
+    assert_eq!(store.list_users().await.unwrap(), [expected]);
+}
+
+pub(crate) async fn user_is_changed_as_told(open: Open<'_>) {
+    let store = open().await;
+    let id = store.insert_user(user("alice")).await.unwrap();
+    let other = store.insert_user(user("bob")).await.unwrap();
+    assert!(store.set_active(id, false).await.unwrap());
+    assert!(store.set_password(id, Secret::new("$argon2id$2")).await.unwrap());
+    assert!(store.set_groups(id, vec!["x".to_owned(), "y".to_owned()]).await.unwrap());
+    assert!(store.set_groups(id, vec!["z".to_owned(), "y".to_owned()]).await.unwrap());
+    let found = store.find_user("alice").await.unwrap().unwrap();
+    assert_eq!((found.user.is_active, found.user.password_version), (false, 1));
+    assert_eq!(found.password, Secret::new("$argon2id$2"));
+    assert_eq!(*found.user.groups, ["y", "z"].map(Box::from));
+    let other = find(&*store, "bob").await.filter(|bob| bob.id == other).unwrap();
+    assert_eq!((other.is_active, other.password_version, other.groups.len()), (true, 0, 0));
+    assert!(store.set_active(id, true).await.unwrap());
+    assert!(find(&*store, "alice").await.unwrap().is_active);
+}
+
+pub(crate) async fn token_finds_its_user(open: Open<'_>) {
+    let store = open().await;
+    let id = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await.unwrap();
+    store.insert_user(user("bob")).await.unwrap();
+    let expires = Some(UnixSeconds(NOW.0 + 60));
+    store.insert_token(NewToken { expires, ..token(u64::MAX, id) }).await.unwrap();
+    let found = open().await.find_token(digest(u64::MAX)).await.unwrap().unwrap();
+    assert_eq!((found.id, found.created, found.expires), (CredentialId(u64::MAX), NOW, expires));
+    assert_eq!(Some(found.user), find(&*store, "alice").await);
+    assert!(store.find_token(digest(2)).await.unwrap().is_none());
+    store.set_active(id, false).await.unwrap();
+    let found = store.find_token(digest(u64::MAX)).await.unwrap().unwrap();
+    assert!(!found.user.is_active, "the store tells; it does not judge");
+}
+
+pub(crate) async fn user_has_many_named_tokens(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let bob = store.insert_user(user("bob")).await.unwrap();
+    let later = UnixSeconds(NOW.0 + 1);
+    let obtained = NewToken { origin: TokenOrigin::Obtain, created: later, ..token(1, alice) };
+    store.insert_token(obtained).await.unwrap();
+    store.insert_token(token(2, alice)).await.unwrap();
+    store.insert_token(NewToken { name: String::new(), ..token(3, bob) }).await.unwrap();
+    let of_alice = store.list_tokens(Some(alice)).await.unwrap();
+    let names: Vec<_> = of_alice.iter().map(|token| (&*token.username, &*token.name)).collect();
+    assert_eq!(names, [("alice", "token 2"), ("alice", "token 1")], "by creation");
+    assert_eq!(of_alice[1].origin, TokenOrigin::Obtain);
+    assert_eq!((of_alice[1].created, of_alice[1].last_used), (later, None));
+    let all: Vec<_> = store.list_tokens(None).await.unwrap().iter().map(|token| token.id.0).collect();
+    assert_eq!(all, [2, 3, 1]);
+}
+
+pub(crate) async fn deleted_token_is_gone(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    store.insert_token(token(1, alice)).await.unwrap();
+    store.insert_token(token(2, alice)).await.unwrap();
+    assert_eq!(store.delete_token(CredentialId(1)).await.unwrap(), Some(digest(1)));
+    assert_eq!(store.delete_token(CredentialId(1)).await.unwrap(), None);
+    let other = open().await;
+    assert!(other.find_token(digest(1)).await.unwrap().is_none());
+    assert!(other.find_token(digest(2)).await.unwrap().is_some());
+}
+
+pub(crate) async fn taken_names_conflict(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    store.insert_token(token(1, alice)).await.unwrap();
+    let mut feed = open().await.change_feed().await.unwrap();
+    let again = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await;
+    assert!(matches!(again, Err(StoreError::Conflict)));
+    let same_digest = NewToken { id: CredentialId(2), ..token(1, alice) };
+    assert!(matches!(store.insert_token(same_digest).await, Err(StoreError::Conflict)));
+    let same_id = NewToken { digest: digest(2), ..token(1, alice) };
+    assert!(matches!(store.insert_token(same_id).await, Err(StoreError::Conflict)));
+    assert_eq!(feed.changes().await.unwrap(), [], "nothing was half done");
+    assert_eq!(store.list_tokens(None).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn token_of_nobody_is_not_written(open: Open<'_>) {
+    let store = open().await;
+    let refused = store.insert_token(token(1, UserId(7))).await;
+    assert!(matches!(refused, Err(StoreError::NotWritten(_))), "{refused:?}");
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+}
+
+pub(crate) async fn deleted_user_takes_the_tokens_along(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await.unwrap();
+    let bob = store.insert_user(user("bob")).await.unwrap();
+    for (number, owner) in [(1, alice), (2, alice), (3, bob)] {
+        store.insert_token(token(number, owner)).await.unwrap();
+    }
+    let mut feed = open().await.change_feed().await.unwrap();
+    assert!(store.delete_user(alice).await.unwrap());
+    let mut gone = vec![Change::Token(digest(1)), Change::Token(digest(2))];
+    gone.sort_by_key(|change| if let Change::Token(digest) = change { digest.0 } else { [0; 32] });
+    gone.push(Change::User(alice));
+    assert_eq!(reported(&mut feed).await, gone);
+    assert!(find(&*store, "alice").await.is_none());
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+    assert!(store.find_token(digest(3)).await.unwrap().is_some());
+    assert_ne!(store.insert_user(user("alice")).await.unwrap(), alice, "a key is never given out twice");
+}
+
+pub(crate) async fn feed_reports_each_kind_of_write(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let bob = store.insert_user(user("bob")).await.unwrap();
+    let mut feed = open().await.change_feed().await.unwrap();
+    store.insert_token(token(1, bob)).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::Token(digest(1))]);
+    store.set_active(alice, false).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
+    store.set_password(alice, Secret::new("$argon2id$2")).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
+    store.set_groups(alice, vec!["g".to_owned(), "h".to_owned()]).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
+    store.set_groups(alice, vec![]).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
+    store.delete_token(CredentialId(1)).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::Token(digest(1))]);
+    store.delete_user(alice).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
+    assert_eq!(reported(&mut feed).await, []);
+}
+
+pub(crate) async fn feed_starts_where_it_was_opened(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    store.insert_token(token(1, alice)).await.unwrap();
+    let mut own = store.change_feed().await.unwrap();
+    let mut others = open().await.change_feed().await.unwrap();
+    assert_eq!(reported(&mut own).await, []);
+    store.insert_token(token(2, alice)).await.unwrap();
+    assert_eq!(reported(&mut own).await, [Change::Token(digest(2))], "one's own writes as well");
+    assert_eq!(reported(&mut others).await, [Change::Token(digest(2))], "unread before the first write");
+}
+
+pub(crate) async fn writes_that_find_nothing_are_silent(open: Open<'_>) {
+    let store = open().await;
+    let mut feed = open().await.change_feed().await.unwrap();
+    store.delete_token(CredentialId(1)).await.unwrap();
+    store.set_active(UserId(7), true).await.unwrap();
+    store.set_groups(UserId(7), vec!["g".to_owned()]).await.unwrap();
+    store.delete_user(UserId(7)).await.unwrap();
+    assert_eq!(feed.changes().await.unwrap(), []);
+}
+
+pub(crate) async fn lagging_feed_believes_nothing_after_a_prune(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let mut lagging = open().await.change_feed().await.unwrap();
+    let mut current = open().await.change_feed().await.unwrap();
+    for number in 1..=3 {
+        store.insert_token(token(number, alice)).await.unwrap();
+    }
+    assert_eq!(reported(&mut current).await.len(), 3);
+    store.prune(FAR).await.unwrap();
+    assert_eq!(reported(&mut lagging).await, [Change::Everything]);
+    assert_eq!(reported(&mut current).await, [], "nothing was lost by who had read");
+    let mut fresh = open().await.change_feed().await.unwrap();
+    store.insert_token(token(4, alice)).await.unwrap();
+    for feed in [&mut lagging, &mut current, &mut fresh] {
+        assert_eq!(reported(feed).await, [Change::Token(digest(4))]);
+    }
+}
+
+pub(crate) async fn prune_keeps_what_feeds_may_not_have_read(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let mut feed = open().await.change_feed().await.unwrap();
+    store.insert_token(token(1, alice)).await.unwrap();
+    store.insert_token(token(2, alice)).await.unwrap();
+    // The rows were made now; by this clock they are of the future.
+    store.prune(NOW).await.unwrap();
+    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1)), Change::Token(digest(2))]);
+}
+
+pub(crate) async fn prune_deletes_tokens_long_expired(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let moments = [None, Some(NOW.0 + DAY), Some(NOW.0 - 29 * DAY), Some(NOW.0 - 31 * DAY)];
+    for (number, expires) in (1..).zip(moments) {
+        let expires = expires.map(UnixSeconds);
+        store.insert_token(NewToken { expires, ..token(number, alice) }).await.unwrap();
+    }
+    let mut feed = open().await.change_feed().await.unwrap();
+    store.prune(NOW).await.unwrap();
+    assert_eq!(reported(&mut feed).await, [Change::Token(digest(4))]);
+    let left: Vec<_> = store.list_tokens(None).await.unwrap().iter().map(|token| token.id.0).collect();
+    assert_eq!(left, [1, 2, 3]);
+}
+
+pub(crate) async fn too_many_changes_are_everything(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let mut feed = open().await.change_feed().await.unwrap();
+    let groups: Vec<_> = (0..10_001).map(|number| format!("group {number}")).collect();
+    store.set_groups(alice, groups).await.unwrap();
+    assert_eq!(feed.changes().await.unwrap(), [Change::Everything]);
+    store.insert_token(token(1, alice)).await.unwrap();
+    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1))], "and it goes on after them");
+}
