@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// Why a request's body ended early; always the client's doing.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,16 @@ pub struct RequestBody {
     /// The client waits for `100 Continue`, which is sent with the first read.
     expects_continue: bool,
     is_read: bool,
+    drain: DrainLimits,
+}
+
+/// How much of a body that nobody wants is read nevertheless.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainLimits {
+    /// `[limits] unread_body`
+    pub bytes_max: u64,
+    /// `[limits] unread_body_time`
+    pub time_max: Duration,
 }
 
 impl RequestBody {
@@ -105,17 +116,26 @@ impl RequestBody {
         !self.incoming.is_end_stream() && (!self.expects_continue || self.is_read)
     }
 
-    /// Reads and throws away up to `bytes_max`, so that a client that is still sending gets to read its answer:
-    /// closing under it would reset the connection (RFC 9112 section 9.6, RFC 9113 section 8.1).
-    pub async fn drain(mut self, bytes_max: u64) {
-        let mut left = bytes_max;
-        while let Some(Ok(frame)) = self.incoming.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
-            if left == 0 {
-                break;
-            }
+    /// Reads on in a task of its own and throws away what comes, so that a client that is still sending gets to
+    /// read its answer: closing under it would reset the connection (RFC 9112 section 9.6, RFC 9113 section 8.1).
+    ///
+    /// Not if nothing is left, and not if the client waits for `100 Continue`: it has sent nothing.
+    pub fn drain(mut self) {
+        let is_sending = !self.incoming.is_end_stream() && (!self.expects_continue || self.is_read);
+        if !is_sending {
+            return;
         }
+        let mut left = self.drain.bytes_max;
+        let discard = async move {
+            while let Some(Ok(frame)) = self.incoming.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::spawn(tokio::time::timeout(self.drain.time_max, discard));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The far end of the socket, and the client behind it.
 
+use crate::header::authority::Authority;
 use crate::header::forwarded::Claims;
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -37,6 +38,7 @@ impl Client {
             return Self { address: direct, is_https: peer.is_tls, forwarded_host: None };
         }
         let claims = Claims::of(headers);
+        let forwarded_host = claims.host.filter(|host| Authority::parse(host).is_ok());
         // From the near end: the first address that is not a trusted proxy is the client; if all are, the farthest.
         let mut address = direct;
         for hop in claims.addresses.iter().rev() {
@@ -45,7 +47,7 @@ impl Client {
                 break;
             }
         }
-        Self { address, is_https: claims.is_https.unwrap_or(peer.is_tls), forwarded_host: claims.host }
+        Self { address, is_https: claims.is_https.unwrap_or(peer.is_tls), forwarded_host }
     }
 }
 
