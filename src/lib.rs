@@ -1,14 +1,44 @@
 //! doorward: a reverse-proxy authentication gateway.
+//!
+//! The life of a request, and the modules in its order:
+//!
+//! ```text
+//! accept → route → authenticate → authorize → throttle → forward → respond
+//! ```
+//!
+//! `gateway` is the pipeline and the first file to read; `app` puts everything together. Stages are verbs, shared
+//! things are nouns. Import arrows follow the flow; `tests/tidy.rs` keeps the table of who may import whom.
+
+pub mod app;
+pub mod cli;
+pub mod gateway;
 
 pub mod accept;
+pub mod route;
+
 pub mod authenticate;
+
 pub mod authorize;
+
+pub mod throttle;
+
+pub mod forward;
+
+pub mod respond;
+
+pub mod endpoint;
+
+pub mod credentials;
+
 pub mod cache;
+pub mod password;
+pub mod store;
+
+pub mod config;
+
 pub mod clock;
 pub mod header;
 pub mod identity;
-pub mod password;
 pub mod secret;
-pub mod store;
-pub mod throttle;
+pub mod telemetry;
 pub mod trace;

@@ -1,0 +1,165 @@
+//! `[authentication]`: the schemes there are, and what a route asks for unless it says otherwise.
+//!
+//! Schemes are named instances, and routes refer to them by index: after this module no name is looked up again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::Spanned;
+
+use crate::config::problem::{Fault, Problems, quote, quote_all};
+use crate::config::raw;
+use crate::config::route::Permission;
+use crate::config::suggest;
+use crate::config::value::{Entry, List, Written, check_name, is_token, one_of};
+
+/// All schemes and the realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authentication {
+    /// The protection space that challenges name (RFC 9110 §11.5).
+    pub realm: String,
+    /// Every instance; `token` is always among them.
+    pub schemes: Vec<SchemeInstance>,
+}
+
+/// An authentication scheme under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemeInstance {
+    /// What routes call it.
+    pub name: String,
+    /// What it is.
+    pub kind: SchemeConfig,
+}
+
+/// What kind a scheme is, with the options of that kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemeConfig {
+    /// Tokens as Django REST Framework's `TokenAuthentication` takes them.
+    Token {
+        /// The word before the token in `Authorization`; compared ignoring case.
+        keyword: String,
+    },
+}
+
+impl Default for SchemeConfig {
+    fn default() -> Self {
+        Self::Token { keyword: "Token".to_owned() }
+    }
+}
+
+impl Default for Authentication {
+    fn default() -> Self {
+        let token = SchemeInstance { name: "token".to_owned(), kind: SchemeConfig::default() };
+        Self { realm: "api".to_owned(), schemes: vec![token] }
+    }
+}
+
+/// What a route has unless it says otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct RouteDefaults {
+    /// Indices into the schemes.
+    pub(super) schemes: Vec<usize>,
+    /// Who may pass.
+    pub(super) permission: Permission,
+}
+
+/// A kind of scheme that this version knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SchemeKind {
+    /// DRF's tokens.
+    Token,
+}
+
+impl Written for SchemeKind {
+    const EXPECTED: &'static str = "a kind of scheme such as \"token\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        one_of(text, &[("token", Self::Token)])
+    }
+}
+
+impl Authentication {
+    pub(super) fn from_raw(raw: raw::Authentication, problems: &mut Problems) -> (Self, RouteDefaults) {
+        let mut authentication = Self::default();
+        if let Some(realm) = raw.realm {
+            check_realm(&realm, problems);
+            authentication.realm = realm.value;
+        }
+        // The first of the default schemes is `token`.
+        let mut schemes = vec![0];
+        match raw.schemes {
+            raw::Schemes::Names(names) => schemes = scheme_indices(&names, &authentication.schemes, problems),
+            raw::Schemes::Instances(instances) => authentication.define(instances, problems),
+        }
+        let permission = raw.permission.map_or(Permission::Authenticated, |it| it.into_inner().into());
+        (authentication, RouteDefaults { schemes, permission })
+    }
+
+    fn define(&mut self, instances: BTreeMap<Spanned<String>, raw::Scheme>, problems: &mut Problems) {
+        for (name, raw) in instances {
+            check_name(&name, "a scheme", problems);
+            let kind = scheme(&name, raw, problems);
+            let name = name.into_inner();
+            match self.schemes.iter_mut().find(|scheme| scheme.name == name) {
+                Some(scheme) => scheme.kind = kind,
+                None => self.schemes.push(SchemeInstance { name, kind }),
+            }
+        }
+    }
+}
+
+fn scheme(name: &Spanned<String>, raw: raw::Scheme, problems: &mut Problems) -> SchemeConfig {
+    let is_kind = SchemeKind::from_text(name.get_ref()).is_ok();
+    let path = ["authentication", "schemes", name.get_ref()];
+    if raw.kind.is_none() && !is_kind && !problems.is_lost(&path) {
+        let fault = Fault::new(format!("scheme {} has no `kind`", quote(name.get_ref())));
+        problems.error(&name.span(), fault.help("write kind = \"token\""));
+    }
+    let Some(keyword) = raw.keyword else { return SchemeConfig::default() };
+    // RFC 9110 §11.1: auth-scheme is a token.
+    if !is_token(&keyword.value) || keyword.value.len() > 64 {
+        let fault =
+            Fault::new(format!("expected a keyword such as \"Token\", found {}", quote(&keyword.value)));
+        problems.error(&keyword.span, fault.help("one word of letters and digits, at most 64"));
+    }
+    SchemeConfig::Token { keyword: keyword.value }
+}
+
+// RFC 9110 §5.6.4: what needs no escape in a quoted-string.
+fn check_realm(realm: &Entry<String>, problems: &mut Problems) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if realm.value.len() > 128 || !realm.value.bytes().all(is_plain) {
+        let fault = Fault::new(format!("expected a realm such as \"api\", found {}", quote(&realm.value)));
+        problems.error(&realm.span, fault.help("at most 128 printable ASCII characters, neither \" nor \\"));
+    }
+}
+
+/// Looks the names up; notes the ones that are not there.
+pub(super) fn scheme_indices(
+    names: &List<String>,
+    schemes: &[SchemeInstance],
+    problems: &mut Problems,
+) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    for name in names.get_ref() {
+        if problems.is_full() {
+            break;
+        }
+        match schemes.iter().position(|scheme| scheme.name == name.value) {
+            Some(index) if seen.insert(index) => found.push(index),
+            Some(_) => {
+                problems
+                    .error(&name.span, Fault::new(format!("scheme {} is listed twice", quote(&name.value))));
+            }
+            None if problems.is_lost(&["authentication", "schemes", &name.value]) => {}
+            None => {
+                let known = || schemes.iter().map(|scheme| scheme.name.as_str());
+                let help = suggest::did_you_mean(&name.value, known());
+                let fault = Fault::new(format!("there is no scheme {}", quote(&name.value)));
+                let help = help.unwrap_or_else(|| format!("known here are {}", quote_all(known())));
+                problems.error(&name.span, fault.help(help));
+            }
+        }
+    }
+    found
+}

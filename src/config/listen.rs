@@ -1,0 +1,72 @@
+//! `[listen]`: where clients connect, and how many cores serve them.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+
+use crate::config::problem::{Fault, Problems};
+use crate::config::raw;
+use crate::config::value::{Count, Written, unexpected, within};
+
+/// Where to listen.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Addresses for HTTPS; never empty.
+    pub https: Vec<SocketAddr>,
+    /// Number of cores that serve; `workers = 0` of the file is resolved.
+    pub workers: NonZeroUsize,
+}
+
+/// The port 8443 on every address, so that no privilege is needed.
+impl Default for Listen {
+    fn default() -> Self {
+        Self { https: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8443))], workers: cores() }
+    }
+}
+
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Listen {
+    pub(super) fn from_raw(raw: raw::Listen, problems: &mut Problems) -> Self {
+        let default = Self::default();
+        let workers = within(raw.workers.as_ref(), Count(0), Count(0)..=Count(1024), "workers", problems);
+        let workers = NonZeroUsize::new(workers.0).unwrap_or(default.workers);
+        let Some(https) = raw.https else { return Self { workers, ..default } };
+        let span = https.span();
+        let https = https.into_inner();
+        if https.is_empty() && !problems.is_lost(&["listen", "https"]) {
+            problems
+                .error(&span, Fault::new("no address to listen on").help("write one, such as \"[::]:8443\""));
+        }
+        let mut seen = BTreeSet::new();
+        for address in &https {
+            // Port 0 is a new port each time.
+            if address.value.port() != 0 && !seen.insert(address.value) {
+                problems.error(&address.span, Fault::new("this address is listed twice"));
+            }
+        }
+        Self { https: https.into_iter().map(|address| address.value).collect(), workers }
+    }
+}
+
+impl Written for SocketAddr {
+    const EXPECTED: &'static str = "an address with a port such as \"[::]:8443\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        text.parse().map_err(|_| unexpected::<Self>(text).help_if(address_help(text)))
+    }
+}
+
+fn address_help(text: &str) -> Option<String> {
+    let port = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")).unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Some(format!("did you mean \"[::]:{port}\", all addresses?"));
+    }
+    if let Ok(address) = text.parse::<std::net::IpAddr>() {
+        return Some(format!("did you mean \"{}\"?", SocketAddr::from((address, 8443))));
+    }
+    let is_name = text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains('[');
+    is_name.then(|| "names are not looked up; write the address".to_owned())
+}

@@ -1,0 +1,84 @@
+//! `[log]`: how much is logged, and in which form.
+
+use crate::config::problem::Fault;
+use crate::config::raw;
+use crate::config::value::{Written, one_of};
+
+/// The log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Log {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// The least important events that are still logged.
+    pub level: LogLevel,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Importance of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Someone should look.
+    Warn,
+    /// One line a request.
+    #[default]
+    Info,
+    /// For finding faults.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn from_raw(raw: raw::Log) -> Self {
+        Self {
+            format: raw.format.map(|entry| entry.value).unwrap_or_default(),
+            level: raw.level.map(|entry| entry.value).unwrap_or_default(),
+        }
+    }
+}
+
+impl Written for LogFormat {
+    const EXPECTED: &'static str = "a log format such as \"text\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        one_of(text, &[("text", Self::Text), ("json", Self::Json)])
+    }
+}
+
+impl Written for LogLevel {
+    const EXPECTED: &'static str = "a log level such as \"info\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        let levels = [
+            ("error", Self::Error),
+            ("warn", Self::Warn),
+            ("info", Self::Info),
+            ("debug", Self::Debug),
+            ("trace", Self::Trace),
+        ];
+        one_of(text, &levels)
+    }
+}

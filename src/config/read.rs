@@ -1,0 +1,248 @@
+//! From text to the types of `raw.rs`, finding every fault on the way.
+//!
+//! Three passes over one tree: the parser reports all syntax errors and recovers; the keys are compared with the
+//! [`Shape`] of the target, and a misspelt one is read as the one that was meant; then serde reads the values again
+//! and again, each time without the entry it stumbled over. So `raw.rs` stays the only description of the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use crate::config::problem::{Fault, Problems, quote, quote_all};
+use crate::config::raw::Secret;
+use crate::config::shape::Shape;
+use crate::config::suggest;
+
+/// Reads `text`. Faults go to `problems`; `None` when there are too many to go on.
+pub(super) fn read<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
+    let (mut tree, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.error(&error.span().unwrap_or(0..0), syntax_fault(error.message(), error.span(), text));
+    }
+    let broken_lines: BTreeSet<usize> = problems.found().iter().map(|problem| problem.line).collect();
+    if !errors.is_empty() {
+        problems.set_incomplete();
+    }
+    let shape = Shape::of::<T>();
+    Keys { root: &shape, problems }.check_table(tree.get_mut(), &shape, &mut Vec::new());
+    let value = read_values(&mut tree, problems);
+    problems.drop_guesses(&broken_lines, errors.len());
+    value
+}
+
+/// Reads the values, taking out one faulty entry after the other.
+fn read_values<T: DeserializeOwned>(tree: &mut Spanned<DeTable<'_>>, problems: &mut Problems) -> Option<T> {
+    while !problems.is_full() {
+        let error = match T::deserialize(toml::Deserializer::from(tree.clone())) {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        let span = error.span()?;
+        problems.error(&span, value_fault(error.message()));
+        let path = take_from_table(tree.get_mut(), &span, &mut Vec::new())?;
+        problems.lose(path);
+    }
+    None
+}
+
+fn syntax_fault(message: &str, span: Option<Range<usize>>, text: &str) -> Fault {
+    let fault = Fault::new(message);
+    let meant = span.and_then(|span| text.get(span)).unwrap_or_default();
+    match (message, meant) {
+        ("duplicate key", "schemes") => fault.help(
+            "in [authentication], `schemes` is either a list (what routes have by default) or tables (named \
+             instances); with tables, name the schemes in each route",
+        ),
+        _ => fault,
+    }
+}
+
+/// Our own faults come as two lines, serde's wording is turned into ours.
+fn value_fault(message: &str) -> Fault {
+    let Some(rest) = message.strip_prefix("invalid type: ") else { return Fault::from_lines(message) };
+    let Some((found, expected)) = rest.split_once(", expected ") else { return Fault::new(message) };
+    let found = match found {
+        "sequence" => "a list",
+        "map" => "a table",
+        other => other,
+    };
+    if expected == "a sequence" {
+        let fault = Fault::new(format!("expected a list, found {found}"));
+        return fault.help("put it in brackets: [...]");
+    }
+    Fault::new(format!("expected {expected}, found {found}"))
+}
+
+/// Compares keys with the shape of the file.
+#[derive(Debug)]
+struct Keys<'a> {
+    root: &'a Shape,
+    problems: &'a mut Problems,
+}
+
+impl Keys<'_> {
+    fn check_value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: &Shape, path: &mut Vec<String>) {
+        let span = value.span();
+        match (shape, value.get_mut()) {
+            (Shape::Table { name: Secret::NAME, .. }, DeValue::String(_)) => self.problems.mask(span),
+            (Shape::List(inner), DeValue::Array(array)) => {
+                for element in array.iter_mut() {
+                    self.check_value(element, inner, path);
+                }
+            }
+            (_, DeValue::Table(table)) => self.check_table(table, shape, path),
+            _ => {}
+        }
+    }
+
+    fn check_table(&mut self, table: &mut DeTable<'_>, shape: &Shape, path: &mut Vec<String>) {
+        if let Shape::Table { keys, .. } = shape {
+            self.check_keys(table, keys, path);
+        }
+        for (key, value) in table.iter_mut() {
+            let below = match shape {
+                Shape::Table { keys, .. } => keys.get(key.get_ref().as_ref()),
+                Shape::Named(inner) => Some(inner.as_ref()),
+                Shape::Leaf | Shape::List(_) => None,
+            };
+            let Some(below) = below else { continue };
+            path.push(key.get_ref().to_string());
+            self.check_value(value, below, path);
+            path.pop();
+        }
+    }
+
+    /// Reports unknown keys; the ones that are only misspelt take their right name, so that reading goes on.
+    fn check_keys(
+        &mut self,
+        table: &mut DeTable<'_>,
+        known: &BTreeMap<&'static str, Shape>,
+        path: &mut Vec<String>,
+    ) {
+        let is_unknown = |key: &&Spanned<DeString<'_>>| !known.contains_key(key.get_ref().as_ref());
+        let unknown: Vec<_> = table.keys().filter(is_unknown).cloned().collect();
+        for key in unknown {
+            let Some(value) = table.remove(key.get_ref().as_ref()) else { continue };
+            let meant = suggest::nearest(key.get_ref(), known.keys().copied());
+            self.report(&key, &value, meant, known, path);
+            match meant {
+                Some(meant) if !table.contains_key(meant) => {
+                    table.insert(Spanned::new(key.span(), meant.into()), value);
+                }
+                _ => {
+                    path.push(key.get_ref().to_string());
+                    self.problems.lose(path.clone());
+                    path.pop();
+                }
+            }
+        }
+    }
+
+    fn report(
+        &mut self,
+        key: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+        meant: Option<&str>,
+        known: &BTreeMap<&'static str, Shape>,
+        path: &[String],
+    ) {
+        if self.problems.is_full() {
+            return;
+        }
+        let name = key.get_ref();
+        let message = match (path.is_empty(), value.get_ref()) {
+            (true, DeValue::Table(_)) => format!("unknown section {}", quote(name)),
+            (true, _) => format!("unknown key {} before any section", quote(name)),
+            _ => format!("unknown key {} in {}", quote(name), quote(&format!("[{}]", path.join(".")))),
+        };
+        let help = match meant {
+            Some(meant) => match named_section(meant, value, known) {
+                Some(section) => format!("did you mean {}?", quote(&section)),
+                None => format!("did you mean {}?", quote(meant)),
+            },
+            None => self
+                .elsewhere(name)
+                .unwrap_or_else(|| format!("known here are {}", quote_all(known.keys().copied()))),
+        };
+        self.problems.error(&key.span(), Fault::new(message).help(help));
+    }
+
+    /// Help for a key that is known in another table, as it is or nearly.
+    fn elsewhere(&self, name: &str) -> Option<String> {
+        let tables = self.root.tables();
+        let keys = tables.iter().flat_map(|(_, keys)| keys.keys().copied());
+        let meant = suggest::nearest(name, keys)?;
+        let has_it = |keys: &&BTreeMap<&'static str, Shape>| keys.contains_key(meant);
+        let places: Vec<String> = tables
+            .iter()
+            .filter(|(_, keys)| has_it(keys))
+            .map(|(place, _)| if place.is_empty() { "the top".to_owned() } else { format!("[{place}]") })
+            .take(3)
+            .collect();
+        let places = places.join(", ");
+        let is_same = meant == name;
+        Some(if is_same {
+            format!("{} is a key of {places}", quote(meant))
+        } else {
+            format!("did you mean {}, a key of {places}?", quote(meant))
+        })
+    }
+}
+
+/// `[routes.x]` for a misspelt `[route.x]`.
+fn named_section(
+    meant: &str,
+    value: &Spanned<DeValue<'_>>,
+    known: &BTreeMap<&'static str, Shape>,
+) -> Option<String> {
+    let DeValue::Table(table) = value.get_ref() else { return None };
+    match known.get(meant)? {
+        Shape::Named(_) => Some(format!("[{meant}.{}]", table.keys().next()?.get_ref())),
+        _ => None,
+    }
+}
+
+/// Takes out the innermost entry or element with this span and says which key it belonged to.
+fn take_from_table(
+    table: &mut DeTable<'_>,
+    span: &Range<usize>,
+    path: &mut Vec<String>,
+) -> Option<Vec<String>> {
+    for (key, value) in table.iter_mut() {
+        path.push(key.get_ref().to_string());
+        let taken = take_from_value(value, span, path);
+        path.pop();
+        if taken.is_some() {
+            return taken;
+        }
+    }
+    let key = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span)?.0.clone();
+    table.remove(key.get_ref().as_ref())?;
+    path.push(key.get_ref().to_string());
+    let taken = path.clone();
+    path.pop();
+    Some(taken)
+}
+
+fn take_from_value(
+    value: &mut Spanned<DeValue<'_>>,
+    span: &Range<usize>,
+    path: &mut Vec<String>,
+) -> Option<Vec<String>> {
+    match value.get_mut() {
+        DeValue::Table(table) => take_from_table(table, span, path),
+        DeValue::Array(array) => {
+            if let Some(taken) = array.iter_mut().find_map(|element| take_from_value(element, span, path)) {
+                return Some(taken);
+            }
+            let index = array.iter().position(|element| element.span() == *span)?;
+            *array =
+                array.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, e)| e.clone()).collect();
+            Some(path.clone())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,76 @@
+//! `[tokens]`: the tokens that doorward issues.
+
+use std::time::Duration;
+
+use crate::config::problem::{Fault, Problems};
+use crate::config::raw;
+use crate::config::value::{Quantity, Written, unexpected, within};
+
+/// How tokens are issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// How long a token lives; `None`: until it is revoked.
+    pub ttl: Option<Duration>,
+    /// What every token begins with, so that scanners for leaked secrets can find it; may be empty.
+    pub prefix: String,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { ttl: Some(30 * DAY), prefix: String::new() }
+    }
+}
+
+impl Tokens {
+    pub(super) fn from_raw(raw: raw::Tokens, problems: &mut Problems) -> Self {
+        let default = Self::default();
+        let range = TokenTtl(Some(Duration::from_secs(1)))..=TokenTtl(Some(3650 * DAY));
+        let ttl = match raw.ttl {
+            Some(entry) if entry.value.0.is_none() => None,
+            entry => within(entry.as_ref(), TokenTtl(default.ttl), range, "ttl", problems).0,
+        };
+        Self { ttl, prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0) }
+    }
+}
+
+/// A duration or `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TokenTtl(Option<Duration>);
+
+impl Written for TokenTtl {
+    const EXPECTED: &'static str = "a duration such as \"30d\", or \"never\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        Duration::from_text(text).map(|ttl| Self(Some(ttl))).map_err(|_| {
+            unexpected::<Self>(text).help("a whole number and one of s, m, h, d, w; or \"never\"")
+        })
+    }
+}
+
+impl Quantity for TokenTtl {
+    fn show(self) -> String {
+        self.0.map_or_else(|| "never".to_owned(), Quantity::show)
+    }
+}
+
+/// Part of a token, so only what needs no encoding anywhere.
+#[derive(Debug, Clone)]
+pub(super) struct TokenPrefix(String);
+
+impl Written for TokenPrefix {
+    const EXPECTED: &'static str = "a prefix such as \"dw_\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if is_plain && text.len() <= 16 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(unexpected::<Self>(text).help("at most 16 of the characters A-Z a-z 0-9 - _"))
+        }
+    }
+}
