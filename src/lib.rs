@@ -9,8 +9,6 @@
 //! `gateway` is the pipeline and the first file to read; `app` puts everything together. Stages are verbs, shared
 //! things are nouns. Import arrows follow the flow; `tests/tidy.rs` keeps the table of who may import whom.
 
-pub mod app;
-pub mod cli;
 pub mod gateway;
 
 pub mod accept;
@@ -41,4 +39,5 @@ pub mod header;
 pub mod identity;
 pub mod secret;
 pub mod telemetry;
+
 pub mod trace;

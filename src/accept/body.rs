@@ -43,7 +43,7 @@ pub struct DrainLimits {
 
 impl RequestBody {
     /// Wraps what hyper received; unlimited until [`Self::limit`] is called.
-    pub fn new(incoming: Incoming, expects_continue: bool) -> Self {
+    pub fn new(incoming: Incoming, expects_continue: bool, drain: DrainLimits) -> Self {
         Self {
             prefix: Bytes::new(),
             incoming,
@@ -51,6 +51,7 @@ impl RequestBody {
             bytes_max: u64::MAX,
             expects_continue,
             is_read: false,
+            drain,
         }
     }
 

@@ -4,7 +4,7 @@ pub mod permission;
 
 use crate::authenticate::Authenticated;
 use crate::authenticate::scheme::Identity;
-use crate::authorize::permission::Permission;
+use crate::config::Permission;
 use crate::trace::Trace;
 use http::Method;
 
@@ -48,9 +48,9 @@ pub fn authorize(
     has_schemes: bool,
     trace: &mut Trace,
 ) -> Result<Permit, AuthorizeError> {
-    trace.rule = permission.rule();
+    trace.rule = permission::rule(permission);
     let user = authenticated.identity().map(|identity| &identity.user.user);
-    match (permission.allows(method, user), user) {
+    match (permission::allows(permission, method, user), user) {
         (true, _) if *method == Method::TRACE => Err(AuthorizeError::Trace),
         (true, _) => Ok(Permit { authenticated }),
         (false, None) if has_schemes => Err(AuthorizeError::NotAuthenticated),

@@ -1,52 +1,38 @@
-//! The closed set of rules: an enum and no trait, so that a new one makes the compiler list every place to change.
+//! Whether a permission lets a request pass. The rules are a closed set: an enum and no trait, so that a new one
+//! makes the compiler list every place to change.
 
+use crate::config::Permission;
 use crate::identity::User;
 use crate::trace::Rule;
 use http::Method;
 
-/// What the principal must be for a request to pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Permission {
-    /// DRF's `AllowAny`.
-    Anyone,
-    /// DRF's `IsAuthenticated`.
-    Authenticated,
-    /// DRF's `IsAuthenticatedOrReadOnly`.
-    ReadOnly,
-    /// DRF's `IsAdminUser`: the staff flag, nothing else.
-    Staff,
-    /// A member of one of these groups.
-    Groups(Vec<String>),
-    /// One of these users, by exact name.
-    Users(Vec<String>),
+/// Whether a request with this method by this user (`None`: anonymous) may pass.
+pub fn allows(permission: &Permission, method: &Method, user: Option<&User>) -> bool {
+    match permission {
+        // DRF's `AllowAny`.
+        Permission::Anyone => true,
+        // DRF's `IsAuthenticated`.
+        Permission::Authenticated => user.is_some(),
+        // DRF's `IsAuthenticatedOrReadOnly` and `SAFE_METHODS` (3.18).
+        Permission::ReadOnly => {
+            user.is_some() || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        }
+        // DRF's `IsAdminUser`: the staff flag, nothing else.
+        Permission::Staff => user.is_some_and(|user| user.is_staff),
+        Permission::Groups(names) => user.is_some_and(|user| user.groups.iter().any(|g| contains(names, g))),
+        Permission::Users(names) => user.is_some_and(|user| contains(names, &user.username)),
+    }
 }
 
-impl Permission {
-    /// Whether a request with this method by this user (`None`: anonymous) may pass.
-    pub fn allows(&self, method: &Method, user: Option<&User>) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Authenticated => user.is_some(),
-            // DRF 3.18, `SAFE_METHODS`.
-            Self::ReadOnly => {
-                user.is_some() || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-            }
-            Self::Staff => user.is_some_and(|user| user.is_staff),
-            Self::Groups(names) => user.is_some_and(|user| user.groups.iter().any(|g| contains(names, g))),
-            Self::Users(names) => user.is_some_and(|user| contains(names, &user.username)),
-        }
-    }
-
-    /// Its code in the trace.
-    pub fn rule(&self) -> Rule {
-        match self {
-            Self::Anyone => Rule::Anyone,
-            Self::Authenticated => Rule::Authenticated,
-            Self::ReadOnly => Rule::ReadOnly,
-            Self::Staff => Rule::Staff,
-            Self::Groups(_) => Rule::Groups,
-            Self::Users(_) => Rule::Users,
-        }
+/// The permission's code in the trace.
+pub fn rule(permission: &Permission) -> Rule {
+    match permission {
+        Permission::Anyone => Rule::Anyone,
+        Permission::Authenticated => Rule::Authenticated,
+        Permission::ReadOnly => Rule::ReadOnly,
+        Permission::Staff => Rule::Staff,
+        Permission::Groups(_) => Rule::Groups,
+        Permission::Users(_) => Rule::Users,
     }
 }
 
@@ -96,7 +82,7 @@ mod tests {
             (&users, &get, Some(&plain), false),
             (&users, &get, None, false),
         ] {
-            assert_eq!(permission.allows(method, user), expected, "{permission:?} {method} {user:?}");
+            assert_eq!(allows(permission, method, user), expected, "{permission:?} {method} {user:?}");
         }
     }
 }

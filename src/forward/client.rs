@@ -38,7 +38,13 @@ pub(in crate::forward) async fn send(
         idle: upstream.timeout.idle,
         body_idle: forwarder.body_idle,
     };
-    let (server, connection) = connection(forwarder, trace).await?;
+    let (server, connection) = match connection(forwarder, trace).await {
+        Ok(found) => found,
+        Err(error) => {
+            body.drain();
+            return Err(error);
+        }
+    };
     let head = writer.write(framing, &upstream.host, &server.authority)?;
     let again = (connection.is_reused && is_repeatable).then(|| head.clone());
     trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
@@ -50,12 +56,24 @@ pub(in crate::forward) async fn send(
         exchange = Exchange::new(connection, Upload::head_only(head), waits);
         answer = exchange.head(method, forwarder.head_limits).await;
     }
-    let ResponseHead { response, left, is_reusable } = answer?;
-    Ok(response.map(|()| UpstreamBody::new(exchange, left, is_reusable)))
+    match answer {
+        Ok(ResponseHead { response, left, is_reusable }) => {
+            Ok(response.map(|()| UpstreamBody::new(exchange, left, is_reusable)))
+        }
+        Err(error) => {
+            if let Some(body) = exchange.take_body() {
+                body.drain();
+            }
+            Err(error)
+        }
+    }
 }
 
 /// An idle connection, or a new one; servers that cannot be connected to are passed over.
-async fn connection(forwarder: &Forwarder, trace: &mut Trace) -> Result<(Arc<Server>, Connection), ForwardError> {
+async fn connection(
+    forwarder: &Forwarder,
+    trace: &mut Trace,
+) -> Result<(Arc<Server>, Connection), ForwardError> {
     let upstream = &forwarder.upstream;
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let mut last = ForwardError::Busy;
@@ -174,7 +192,9 @@ impl Body for UpstreamBody {
                     // With the last bytes the connection is free, and the end is known at once.
                     if matches!(this.body, Reading::Done) {
                         this.finish();
-                    } else if let Some(Err(error)) = this.exchange.as_mut().map(|exchange| exchange.poll_upload(cx)) {
+                    } else if let Some(Err(error)) =
+                        this.exchange.as_mut().map(|exchange| exchange.poll_upload(cx))
+                    {
                         return this.fail(error);
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -93,7 +93,10 @@ impl Exchange {
     }
 
     /// Reads more of the answer's body while the request is sent on. 0: the other side has ended.
-    pub(in crate::forward) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, ForwardError>> {
+    pub(in crate::forward) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, ForwardError>> {
         self.poll_upload(cx)?;
         match self.connection.poll_read(cx) {
             Poll::Ready(Ok(bytes)) => {

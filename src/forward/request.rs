@@ -57,7 +57,8 @@ impl HeadWriter<'_> {
         match framing {
             Framing::None => {}
             Framing::Length(bytes) => {
-                write!(out, "content-length: {bytes}\r\n").map_err(|_| ForwardError::Invalid("the head is too large"))?;
+                write!(out, "content-length: {bytes}\r\n")
+                    .map_err(|_| ForwardError::Invalid("the head is too large"))?;
             }
             Framing::Chunked => field(&mut out, "transfer-encoding", b"chunked"),
         }

@@ -80,7 +80,8 @@ fn read(parsed: &httparse::Response<'_, '_>, method: &Method) -> Result<Response
     let mut said = Said::default();
     let mut fields = HeaderMap::with_capacity(parsed.headers.len());
     for field in parsed.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ForwardError::Invalid("bad name"))?;
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ForwardError::Invalid("bad name"))?;
         let value = HeaderValue::from_bytes(field.value).map_err(|_| ForwardError::Invalid("bad value"))?;
         said.hear(&name, &value)?;
         if !hop_by_hop::is_hop_by_hop(&name) && !is_ours(&name) {
@@ -100,7 +101,8 @@ fn read(parsed: &httparse::Response<'_, '_>, method: &Method) -> Result<Response
     }
     let persists = if is_http10 { said.keeps_alive && !said.closes } else { !said.closes };
     // A 204 that announces a body may send one: RFC 9110 section 6.4.1 forbids it, some do it nevertheless.
-    let is_contradictory = status == StatusCode::NO_CONTENT && (said.is_chunked || said.length.is_some_and(|l| l > 0));
+    let is_contradictory =
+        status == StatusCode::NO_CONTENT && (said.is_chunked || said.length.is_some_and(|l| l > 0));
     let is_reusable = persists && left != Left::UntilClose && !is_contradictory;
     let mut response = Response::new(());
     *response.status_mut() = status;

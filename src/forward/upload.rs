@@ -132,7 +132,8 @@ impl Upload {
                 }
                 continue;
             }
-            let written = ready!(connection.poll_write(cx, &[IoSlice::new(&self.lines), IoSlice::new(&self.data)]));
+            let written =
+                ready!(connection.poll_write(cx, &[IoSlice::new(&self.lines), IoSlice::new(&self.data)]));
             self.advance(written.map_err(UploadError::Io)?);
         }
     }

@@ -9,6 +9,7 @@ use crate::forward::ForwardError;
 use crate::forward::connection::{Connection, Io};
 use crate::forward::core;
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::collections::VecDeque;
 use std::io;
@@ -50,7 +51,7 @@ pub struct Server {
     address: ServerAddress,
     /// Host and port, for `host = "upstream"`.
     pub authority: String,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// Connections that may still be opened.
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -78,7 +79,7 @@ pub struct UpstreamSettings<'a> {
     /// Cores, each with a pool.
     pub cores: usize,
     /// For `https://` servers.
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 impl Upstream {
@@ -90,9 +91,9 @@ impl Upstream {
         let config = settings.config;
         let servers = config.servers.iter().enumerate().map(|(number, address)| {
             let tls = match (address, &settings.tls) {
-                (ServerAddress::Https { host, .. }, Some(connector)) => {
+                (ServerAddress::Https { host, .. }, Some(config)) => {
                     let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                    Some((connector.clone(), ServerName::try_from(name)?))
+                    Some((Arc::clone(config), ServerName::try_from(name)?))
                 }
                 _ => None,
             };
@@ -115,7 +116,7 @@ impl Upstream {
             timeout: config.timeout.clone(),
             queue_time: config.queue_time,
             servers: servers.collect::<Result<_, _>>()?,
-            balance: config.balance.clone(),
+            balance: config.balance,
             turn: AtomicUsize::new(0),
         })
     }
@@ -249,8 +250,8 @@ impl Server {
         tcp.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Io::Tcp(tcp)),
-            Some((connector, name)) => {
-                let tls = connector.connect(name.clone(), tcp).await?;
+            Some((config, name)) => {
+                let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await?;
                 Ok(Io::Tls(Box::new(tls)))
             }
         }
@@ -265,7 +266,9 @@ impl Server {
         match tokio::net::lookup_host((bare, port)).await {
             Ok(found) => *self.resolved.lock() = found.collect(),
             Err(error) if self.resolved.lock().is_empty() => return Err(error),
-            Err(error) => tracing::warn!(upstream.address = %self.authority, %error, "name not resolved: using the last known addresses"),
+            Err(error) => {
+                tracing::warn!(upstream.address = %self.authority, %error, "name not resolved: using the last known addresses")
+            }
         }
         let addresses = self.resolved.lock().clone();
         TcpStream::connect(addresses.as_slice()).await
@@ -286,7 +289,11 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Result<Self, ForwardError> {
         let waiting = Self(count);
-        if count.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX { Err(ForwardError::Busy) } else { Ok(waiting) }
+        if count.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
+            Err(ForwardError::Busy)
+        } else {
+            Ok(waiting)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! second, so an internal message cannot slip out.
 
 pub mod body;
+pub mod record;
 
 use crate::accept::body::BodyError;
 use crate::accept::head::{AcceptError, RequestId};
@@ -132,7 +133,9 @@ impl Rejection {
             }
             Self::Accept(AcceptError::Connect | AcceptError::Framing) => bad_request(Reason::BadRequest),
             // DRF's text for a page that is not there.
-            Self::Route(RouteError::None) => Verdict::new(StatusCode::NOT_FOUND, Reason::NoRoute, "Not found."),
+            Self::Route(RouteError::None) => {
+                Verdict::new(StatusCode::NOT_FOUND, Reason::NoRoute, "Not found.")
+            }
             Self::Authenticate(AuthenticateError::Malformed(refusal)) => {
                 Verdict::refusal(unauthenticated, Reason::MalformedCredentials, refusal)
             }
@@ -146,18 +149,20 @@ impl Rejection {
                 Verdict::refusal(StatusCode::FORBIDDEN, Reason::SchemeRefused, refusal)
             }
             // Never 401: it would make clients throw good credentials away.
-            Self::Authenticate(AuthenticateError::Unavailable(_)) => Verdict::unavailable(Reason::StoreUnavailable),
-            Self::Authenticate(AuthenticateError::Busy) => Verdict::unavailable(Reason::StoreBusy),
-            Self::Authenticate(AuthenticateError::Body(error)) | Self::Body(error) | Self::Forward(ForwardError::Body(error)) => {
-                match error {
-                    BodyError::TooLarge => Verdict::new(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        Reason::BodyTooLarge,
-                        "Request body too large.",
-                    ),
-                    BodyError::Aborted(_) => bad_request(Reason::BodyAborted),
-                }
+            Self::Authenticate(AuthenticateError::Unavailable(_)) => {
+                Verdict::unavailable(Reason::StoreUnavailable)
             }
+            Self::Authenticate(AuthenticateError::Busy) => Verdict::unavailable(Reason::StoreBusy),
+            Self::Authenticate(AuthenticateError::Body(error))
+            | Self::Body(error)
+            | Self::Forward(ForwardError::Body(error)) => match error {
+                BodyError::TooLarge => Verdict::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    Reason::BodyTooLarge,
+                    "Request body too large.",
+                ),
+                BodyError::Aborted(_) => bad_request(Reason::BodyAborted),
+            },
             // DRF 3.18, `NotAuthenticated.default_detail`.
             Self::Authorize(AuthorizeError::NotAuthenticated) => Verdict::new(
                 unauthenticated,

@@ -49,7 +49,12 @@ pub struct Routes<P> {
 impl<P> Routes<P> {
     /// Compiles the routes, in the order of the configuration.
     pub fn new(routes: impl IntoIterator<Item = (Place, P)>) -> Self {
-        let mut table = Self { plans: Vec::new(), exact: HashMap::new(), wildcard: HashMap::new(), any: Paths::default() };
+        let mut table = Self {
+            plans: Vec::new(),
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            any: Paths::default(),
+        };
         for (place, plan) in routes {
             let number = table.plans.len();
             let paths = match &place.host {
@@ -106,7 +111,12 @@ mod tests {
         Place { host, path: path.to_owned(), methods: methods.map(<[Method]>::to_vec), ignores_case: false }
     }
 
-    fn find<'a>(routes: &'a Routes<&'a str>, host: &str, path: &str, method: &Method) -> Result<&'a str, RouteError> {
+    fn find<'a>(
+        routes: &'a Routes<&'a str>,
+        host: &str,
+        path: &str,
+        method: &Method,
+    ) -> Result<&'a str, RouteError> {
         routes.find(host, &Target::parse(path.parse().unwrap()).unwrap(), method).map(|(_, plan)| *plan)
     }
 

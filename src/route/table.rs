@@ -44,7 +44,9 @@ impl SamePlace {
     pub(in crate::route) fn by_method(&self, method: &Method) -> Option<usize> {
         // RFC 9110 section 9.3.2: HEAD is GET without the content, so who allows one allows the other.
         let is_same = |named: &Method| named == method || (*method == Method::HEAD && *named == Method::GET);
-        let names = |(methods, _): &&(Option<Vec<Method>>, usize)| methods.as_ref().is_some_and(|m| m.iter().any(is_same));
+        let names = |(methods, _): &&(Option<Vec<Method>>, usize)| {
+            methods.as_ref().is_some_and(|m| m.iter().any(is_same))
+        };
         let named = self.0.iter().find(names);
         named.or_else(|| self.0.iter().find(|(methods, _)| methods.is_none())).map(|(_, number)| *number)
     }
@@ -54,8 +56,10 @@ impl SamePlace {
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let whole = path.strip_suffix('/').unwrap_or(path);
     let first = (!whole.is_empty()).then_some(whole);
-    std::iter::successors(first, |prefix| prefix.rfind('/').filter(|slash| *slash > 0).and_then(|slash| prefix.get(..slash)))
-        .chain(std::iter::once("/"))
+    std::iter::successors(first, |prefix| {
+        prefix.rfind('/').filter(|slash| *slash > 0).and_then(|slash| prefix.get(..slash))
+    })
+    .chain(std::iter::once("/"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,243 @@
+//! What a connection is doing, so that it can be closed when a client keeps it open for nothing.
+//!
+//! Three waits are the client's: for the head of a request, for the next request, and for room to send an answer
+//! that the client does not read. All other waits are somebody else's and bounded elsewhere.
+
+use crate::clock::{Clock, Monotonic};
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Longest waits for a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the head of a request, from its first byte; for the first request, from the start.
+    pub header_time: Duration,
+    /// For the next request.
+    pub keep_alive: Duration,
+    /// For room to send.
+    pub send_idle: Duration,
+}
+
+impl Patience {
+    /// How often it is worth looking.
+    pub fn interval(&self) -> Duration {
+        self.header_time.min(self.keep_alive).min(self.send_idle)
+    }
+}
+
+/// What one connection is doing; shared with its requests.
+#[derive(Debug)]
+pub struct Activity {
+    clock: Arc<dyn Clock>,
+    /// Requests under way.
+    in_flight: AtomicUsize,
+    /// Of these, how many have something to send that the client has not made room for.
+    waits_for_client: AtomicUsize,
+    /// The last time anything happened.
+    last: AtomicU64,
+    /// Since when a request's head is being received; 0: none is.
+    head_since: AtomicU64,
+    /// Heads can be told from other traffic: over HTTP/1.1, and before the first request.
+    tells_heads: AtomicBool,
+}
+
+/// What is to be done with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// Nothing.
+    Keep,
+    /// It has been idle for long enough: ask to close it.
+    Idle,
+    /// The client takes too long: close it.
+    TooSlow,
+}
+
+impl Activity {
+    /// A connection that was just opened; its first request is due.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let now = clock.monotonic().0;
+        Self {
+            clock,
+            in_flight: AtomicUsize::new(0),
+            waits_for_client: AtomicUsize::new(0),
+            last: AtomicU64::new(now),
+            head_since: AtomicU64::new(now),
+            tells_heads: AtomicBool::new(true),
+        }
+    }
+
+    /// Bytes came from the client.
+    pub fn received(&self) {
+        if self.in_flight.load(Ordering::Relaxed) == 0
+            && self.tells_heads.load(Ordering::Relaxed)
+            && self.head_since.load(Ordering::Relaxed) == 0
+        {
+            self.head_since.store(self.clock.monotonic().0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request begins; `tells_heads` is whether the next one's head can be told from other traffic.
+    pub fn begin(self: &Arc<Self>, tells_heads: bool) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        self.tells_heads.store(tells_heads, Ordering::Relaxed);
+        InFlight { activity: Arc::clone(self), waits_for_client: false }
+    }
+
+    /// What is to be done now.
+    pub fn judge(&self, patience: &Patience) -> Judgement {
+        let now = self.clock.monotonic();
+        let since = |moment: u64| now.since(Monotonic(moment));
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let last = since(self.last.load(Ordering::Relaxed));
+        if in_flight == 0 {
+            return match self.head_since.load(Ordering::Relaxed) {
+                0 if last >= patience.keep_alive => Judgement::Idle,
+                0 => Judgement::Keep,
+                head if since(head) >= patience.header_time => Judgement::TooSlow,
+                _ => Judgement::Keep,
+            };
+        }
+        let all_wait = self.waits_for_client.load(Ordering::Relaxed) >= in_flight;
+        if all_wait && last >= patience.send_idle { Judgement::TooSlow } else { Judgement::Keep }
+    }
+
+    fn touch(&self) {
+        self.last.store(self.clock.monotonic().0, Ordering::Relaxed);
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct InFlight {
+    activity: Arc<Activity>,
+    waits_for_client: bool,
+}
+
+impl InFlight {
+    fn wait_for_client(&mut self, waits: bool) {
+        if self.waits_for_client != waits {
+            self.waits_for_client = waits;
+            if waits {
+                self.activity.touch();
+                self.activity.waits_for_client.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.activity.waits_for_client.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.wait_for_client(false);
+        self.activity.touch();
+        self.activity.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body that tells the connection whose turn it is.
+#[derive(Debug)]
+pub struct TrackedBody<B> {
+    body: B,
+    in_flight: InFlight,
+}
+
+impl<B> TrackedBody<B> {
+    /// Tracks `body` until it is dropped.
+    pub fn new(body: B, in_flight: InFlight) -> Self {
+        Self { body, in_flight }
+    }
+}
+
+impl<B: Body + Unpin> Body for TrackedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        // With a frame in hand hyper asks for the next once there is room.
+        self.in_flight.wait_for_client(matches!(frame, Poll::Ready(Some(Ok(_)))));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixSeconds};
+
+    const PATIENCE: Patience = Patience {
+        header_time: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+        send_idle: Duration::from_secs(30),
+    };
+
+    fn start() -> (Arc<ManualClock>, Arc<Activity>) {
+        let clock = Arc::new(ManualClock::new(UnixSeconds(0)));
+        let activity = Arc::new(Activity::new(Arc::<ManualClock>::clone(&clock)));
+        (clock, activity)
+    }
+
+    #[test]
+    fn the_first_request_is_due_at_once() {
+        let (clock, activity) = start();
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
+    }
+
+    #[test]
+    fn an_idle_connection_is_kept_for_a_while() {
+        let (clock, activity) = start();
+        drop(activity.begin(true));
+        clock.advance(Duration::from_secs(74));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Idle);
+    }
+
+    #[test]
+    fn a_head_that_trickles_is_too_slow() {
+        let (clock, activity) = start();
+        drop(activity.begin(true));
+        clock.advance(Duration::from_secs(20));
+        activity.received();
+        clock.advance(Duration::from_secs(9));
+        activity.received();
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_too_slow() {
+        let (clock, activity) = start();
+        let mut one = activity.begin(true);
+        let two = activity.begin(true);
+        one.wait_for_client(true);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Keep, "the other one waits for its upstream");
+        drop(two);
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
+        one.wait_for_client(false);
+        assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+    }
+}

@@ -1,0 +1,228 @@
+//! One connection: handshake, HTTP, and every limit on them set by name.
+
+use crate::accept::activity::{Activity, Judgement, Patience, TrackedBody};
+use crate::accept::peer::Peer;
+use crate::accept::stream::ClientStream;
+use crate::clock::Clock;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// Answers requests; one for all connections.
+pub trait Service: Clone + Send + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Send + Unpin + 'static;
+
+    /// Answers one request.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Limits of one connection.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    /// For the TLS handshake.
+    pub handshake_time: Duration,
+    /// For heads, idleness and unread answers.
+    pub patience: Patience,
+    /// Largest head of a request.
+    pub header_bytes: usize,
+    /// Most fields of a request.
+    pub header_count: usize,
+    /// Most requests at a time over HTTP/2.
+    pub streams: u32,
+    /// How long a closed connection is still read.
+    pub linger_time: Duration,
+    /// How much of it.
+    pub linger_bytes: usize,
+}
+
+/// Bytes of answers that HTTP/2 keeps for one stream whose client does not read.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Bytes that a client may send over one HTTP/2 stream before they are read.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// The same for a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams that a client may open and reset before we look (CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// Streams that we reset for a client's errors before the connection ends (CVE-2025-8671).
+const RESETS_OURS_MAX: usize = 100;
+
+/// Everything that connections share.
+#[derive(Debug)]
+pub struct Connections<S> {
+    /// TLS.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Answers requests.
+    pub service: S,
+    /// Limits.
+    pub settings: ConnectionSettings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when the process stops.
+    pub stop: CancellationToken,
+}
+
+impl<S: Service> Connections<S> {
+    /// Serves one connection until it ends.
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "the connection is gone");
+            return;
+        }
+        let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(tcp);
+        let tls = match tokio::time::timeout(self.settings.handshake_time, handshake).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => return refused(address.ip(), "connection.handshake", &error),
+            Err(late) => return refused(address.ip(), "connection.handshake-timeout", &late),
+        };
+        let session = tls.get_ref().1;
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let tls_version = session.protocol_version().and_then(|version| version.as_str());
+        let peer = Peer { address, is_tls: true, tls_version };
+        let activity = Arc::new(Activity::new(Arc::clone(&self.clock)));
+        let (time, bytes) = (self.settings.linger_time, self.settings.linger_bytes);
+        let stream = TokioIo::new(ClientStream::new(tls, Arc::clone(&activity), time, bytes));
+        // Boxed apart, so that a connection holds only its own kind of future.
+        if is_http2 {
+            Box::pin(self.http2(stream, peer, activity)).await
+        } else {
+            Box::pin(self.http1(stream, peer, activity)).await
+        }
+    }
+
+    async fn http1(self: Arc<Self>, stream: TokioIo<ClientStream>, peer: Peer, activity: Arc<Activity>) {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            // Waits are bounded by `Activity`, which can tell a head from idleness.
+            .header_read_timeout(None)
+            .max_headers(self.settings.header_count.saturating_add(1))
+            .max_buf_size(self.settings.header_bytes.max(8192))
+            // A client that has sent its request may say so and still wants the answer.
+            .half_close(true)
+            .keep_alive(!self.stop.is_cancelled());
+        let service = self.service_fn(peer, Arc::clone(&activity), true);
+        let connection = http.serve_connection(stream, service);
+        let ask_to_close = http1::Connection::graceful_shutdown;
+        self.drive(connection, ask_to_close, peer, &activity).await;
+    }
+
+    async fn http2(self: Arc<Self>, stream: TokioIo<ClientStream>, peer: Peer, activity: Arc<Activity>) {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(self.settings.streams)
+            .max_header_list_size(u32::try_from(self.settings.header_bytes).unwrap_or(u32::MAX))
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+            .max_local_error_reset_streams(RESETS_OURS_MAX);
+        let service = self.service_fn(peer, Arc::clone(&activity), false);
+        let connection = http.serve_connection(stream, service);
+        let ask_to_close = http2::Connection::graceful_shutdown;
+        self.drive(connection, ask_to_close, peer, &activity).await;
+    }
+
+    fn service_fn(
+        &self,
+        peer: Peer,
+        activity: Arc<Activity>,
+        tells_heads: bool,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<TrackedBody<S::Body>>,
+        Error = Infallible,
+        Future = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<S::Body>>, Infallible>> + Send>>,
+    > + use<S> {
+        let service = self.service.clone();
+        service_fn(move |request| {
+            let in_flight = activity.begin(tells_heads);
+            let service = service.clone();
+            // Boxed for each request, so that an idle connection does not hold the room.
+            let answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+                let response = service.answer(request, peer).await;
+                Ok(response.map(|body| TrackedBody::new(body, in_flight)))
+            });
+            answer
+        })
+    }
+
+    /// Runs a connection, asks it to close when the process stops or it is idle, and ends it when its client takes
+    /// too long.
+    async fn drive<C>(&self, connection: C, ask_to_close: fn(Pin<&mut C>), peer: Peer, activity: &Activity)
+    where
+        C: Future<Output = Result<(), hyper::Error>>,
+    {
+        let mut connection = pin!(connection);
+        let mut is_asked = self.stop.is_cancelled();
+        if is_asked {
+            ask_to_close(connection.as_mut());
+        }
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        told(peer.address.ip(), &error);
+                    }
+                    return;
+                }
+                () = self.stop.cancelled(), if !is_asked => {
+                    is_asked = true;
+                    ask_to_close(connection.as_mut());
+                }
+                () = tokio::time::sleep(self.settings.patience.interval()) => {
+                    match activity.judge(&self.settings.patience) {
+                        Judgement::Keep => {}
+                        Judgement::Idle if !is_asked => {
+                            is_asked = true;
+                            ask_to_close(connection.as_mut());
+                        }
+                        Judgement::Idle => return,
+                        Judgement::TooSlow => {
+                            let client = peer.address.ip();
+                            tracing::info!(client.address = %client, error.type = "connection.too-slow", "connection closed");
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A connection that did not come to a request.
+fn refused(client: IpAddr, kind: &'static str, error: &dyn Error) {
+    tracing::info!(client.address = %client, error.type = kind, error, "connection refused");
+}
+
+/// What hyper refuses before there is a request: told by connection.
+fn told(client: IpAddr, error: &hyper::Error) {
+    let kind = if error.is_parse_too_large() {
+        "connection.head-too-large"
+    } else if error.is_parse() {
+        "connection.malformed"
+    } else if error.is_timeout() {
+        "connection.timeout"
+    } else {
+        // The client went away, or an answer was cut off: the request's own line says so.
+        tracing::debug!(client.address = %client, error = error as &dyn Error, "connection ended");
+        return;
+    };
+    refused(client, kind, error);
+}

@@ -1,0 +1,236 @@
+//! TLS: certificates chosen by SNI, and one configuration with its ticket keys for all cores.
+
+use crate::config::{CertificateFiles, Tls, TlsVersion};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs as provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A certificate or key file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The key is not the certificate's, or of a kind that is not supported.
+    #[error("{} cannot be used with {}", key.display(), cert.display())]
+    Unusable {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// The self-signed certificate cannot be made.
+    #[error("cannot make a self-signed certificate")]
+    Make(#[from] rcgen::Error),
+    /// The self-signed certificate cannot be written.
+    #[error("cannot write {}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// rustls refuses the settings.
+    #[error("cannot set TLS up")]
+    Settings(#[from] rustls::Error),
+}
+
+/// Certificates by name.
+#[derive(Debug)]
+struct BySni {
+    exact: HashMap<String, Arc<CertifiedKey>>,
+    /// By the name behind `*.`.
+    wildcard: HashMap<String, Arc<CertifiedKey>>,
+    /// For names that nobody knows, and clients that name none: the first configured.
+    default: Arc<CertifiedKey>,
+}
+
+impl BySni {
+    fn new(certificates: &[Arc<CertifiedKey>], default: Arc<CertifiedKey>) -> Self {
+        let mut this = Self { exact: HashMap::new(), wildcard: HashMap::new(), default };
+        for certificate in certificates {
+            for name in names(certificate) {
+                let (map, name) = match name.strip_prefix("*.") {
+                    Some(parent) => (&mut this.wildcard, parent.to_owned()),
+                    None => (&mut this.exact, name),
+                };
+                // The first certificate with a name has it.
+                map.entry(name).or_insert_with(|| Arc::clone(certificate));
+            }
+        }
+        this
+    }
+
+    fn find(&self, name: &str) -> &Arc<CertifiedKey> {
+        let name = name.to_ascii_lowercase();
+        // RFC 6125 section 6.4.3: a wildcard stands for one label.
+        let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(&name).or_else(parent).unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().map_or(&self.default, |name| self.find(name));
+        Some(Arc::clone(found))
+    }
+}
+
+/// DNS names of a certificate, in lower case.
+fn names(certificate: &CertifiedKey) -> Vec<String> {
+    let Some(leaf) = certificate.cert.first() else { return Vec::new() };
+    match webpki::EndEntityCert::try_from(leaf) {
+        Ok(leaf) => leaf.valid_dns_names().map(str::to_ascii_lowercase).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Makes the configuration that all cores share.
+///
+/// # Errors
+/// If a certificate or key cannot be read, or the two do not belong together.
+pub fn server_config(tls: &Tls, certificates: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider::default_provider());
+    let keys = certificates.iter().map(|files| certified_key(files, &provider).map(Arc::new));
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    let default = keys.first().map(Arc::clone).ok_or(rustls::Error::NoCertificatesPresented)?;
+    let versions: &[&SupportedProtocolVersion] = match tls.min_version {
+        TlsVersion::Tls12 => rustls::ALL_VERSIONS,
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(BySni::new(&keys, default)));
+    // A client that offers neither is refused (RFC 7301 section 3.2).
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = provider::Ticketer::new()?;
+    // One ticket is enough for clients that use one connection; the second costs a write on every handshake.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Unreadable { path, source }
+    };
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(&files.cert).map_err(unreadable(&files.cert))?.collect();
+    let chain = chain.map_err(unreadable(&files.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Unusable {
+        cert: files.cert.clone(),
+        key: files.key.clone(),
+        source,
+    })
+}
+
+/// The self-signed certificate of this directory; made on first use for these names and the loopback ones.
+///
+/// # Errors
+/// If it cannot be made or written.
+pub fn self_signed(directory: &Path, names: &[String]) -> Result<CertificateFiles, TlsError> {
+    let files =
+        CertificateFiles { cert: directory.join("self-signed.pem"), key: directory.join("self-signed.key") };
+    if files.cert.exists() && files.key.exists() {
+        return Ok(files);
+    }
+    let mut subjects: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    subjects.extend(names.iter().cloned());
+    let made = rcgen::generate_simple_self_signed(subjects)?;
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Unwritable { path, source }
+    };
+    fs::create_dir_all(directory).map_err(unwritable(directory))?;
+    // The key first: a certificate without a key would be taken for a finished pair by nobody.
+    write(&files.key, made.signing_key.serialize_pem().as_bytes(), 0o600).map_err(unwritable(&files.key))?;
+    write(&files.cert, made.cert.pem().as_bytes(), 0o644).map_err(unwritable(&files.cert))?;
+    Ok(files)
+}
+
+/// Writes a file whole or not at all, never readable by more than `mode` allows.
+fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn tls(directory: &Path) -> Tls {
+        Tls {
+            certificates: Vec::new(),
+            self_signed_directory: directory.to_owned(),
+            min_version: TlsVersion::Tls12,
+        }
+    }
+
+    #[test]
+    fn the_self_signed_certificate_is_made_once_and_its_key_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let certs = directory.path().join("certs");
+        let files = self_signed(&certs, &["api.example.com".to_owned()]).unwrap();
+        let first = fs::read(&files.key).unwrap();
+        assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
+        self_signed(&certs, &[]).unwrap();
+        assert_eq!(fs::read(&files.key).unwrap(), first);
+        assert!(server_config(&tls(&certs), &[files]).is_ok());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = self_signed(&directory.path().join("1"), &[]).unwrap();
+        let two = self_signed(&directory.path().join("2"), &[]).unwrap();
+        let mixed = CertificateFiles { cert: one.cert, key: two.key };
+        let refused = server_config(&tls(directory.path()), &[mixed]);
+        assert!(matches!(refused, Err(TlsError::Unusable { .. })));
+    }
+
+    #[test]
+    fn certificates_are_chosen_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let provider = provider::default_provider();
+        let key = |names: &[&str], folder: &str| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let files = self_signed(&directory.path().join(folder), &names).unwrap();
+            Arc::new(certified_key(&files, &provider).unwrap())
+        };
+        let first = key(&["a.example.com"], "a");
+        let second = key(&["*.example.com", "b.example.org"], "b");
+        let by_sni = BySni::new(&[Arc::clone(&first), Arc::clone(&second)], Arc::clone(&first));
+        for (name, expected) in [
+            ("A.example.com", &first),
+            ("x.example.com", &second),
+            ("x.y.example.com", &first),
+            ("b.example.org", &second),
+            ("unknown", &first),
+        ] {
+            assert!(Arc::ptr_eq(by_sni.find(name), expected), "{name}");
+        }
+    }
+}

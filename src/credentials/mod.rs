@@ -1,0 +1,322 @@
+//! The only writer: whoever makes, changes or voids a credential goes through here.
+//!
+//! Each act commits to the store, then invalidates what this process remembers, then returns: when the caller is
+//! answered, the act is durable and effective. Other processes on the same store learn of it from the store's
+//! table of changes.
+
+use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
+use crate::clock::{Clock, UnixSeconds};
+use crate::identity::{CredentialId, Digest, Family, User, UserId};
+use crate::password::{PasswordError, Passwords};
+use crate::secret::Secret;
+use crate::store::{NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Random bytes of a token: 160 bits, as DRF's.
+const TOKEN_BYTES: usize = 20;
+/// A given key with fewer characters is refused: 128 bits in hex.
+const IMPORTED_KEY_BYTES_MIN: usize = 32;
+/// Longest username (Django's `auth_user.username`), in characters.
+const USERNAME_CHARACTERS_MAX: usize = 150;
+
+/// Why an act was not done. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// No user has this name.
+    #[error("there is no such user")]
+    NoSuchUser,
+    /// No token has this id.
+    #[error("there is no such token")]
+    NoSuchToken,
+    /// The name is empty, too long, or has control characters.
+    #[error("a username has 1 to 150 characters and no control characters")]
+    BadUsername,
+    /// The password is empty.
+    #[error("the password is empty")]
+    EmptyPassword,
+    /// The given key is easy to guess.
+    #[error("the key is shorter than 32 characters: 128 random bits are needed")]
+    WeakKey,
+    /// Password hashing.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no randomness.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+/// A user to be added.
+#[derive(Debug, Clone, Default)]
+pub struct NewAccount {
+    /// Unique name, compared exactly.
+    pub username: String,
+    /// In clear; hashed here.
+    pub password: Secret,
+    /// May be empty.
+    pub email: String,
+    /// For the permission `staff`.
+    pub is_staff: bool,
+    /// Groups; made as needed.
+    pub groups: Vec<String>,
+}
+
+/// A token that was just made: the only time that its secret is seen.
+#[derive(Debug)]
+pub struct CreatedToken {
+    /// Public id.
+    pub id: CredentialId,
+    /// What the client presents.
+    pub key: Secret,
+}
+
+/// How new tokens are made.
+#[derive(Debug, Clone, Default)]
+pub struct TokenPolicy {
+    /// `None`: they never expire.
+    pub ttl: Option<Duration>,
+    /// What keys begin with.
+    pub prefix: String,
+}
+
+/// The writer.
+#[derive(Debug)]
+pub struct Credentials {
+    store: Arc<dyn Store>,
+    cache: Arc<LocalCache>,
+    passwords: Arc<Passwords>,
+    clock: Arc<dyn Clock>,
+    policy: TokenPolicy,
+}
+
+impl Credentials {
+    /// Writes to this store and invalidates this cache.
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<LocalCache>,
+        passwords: Arc<Passwords>,
+        clock: Arc<dyn Clock>,
+        policy: TokenPolicy,
+    ) -> Self {
+        Self { store, cache, passwords, clock, policy }
+    }
+
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// If the name is taken or not acceptable, or the store cannot be written.
+    pub async fn add_user(&self, account: NewAccount) -> Result<UserId, CredentialsError> {
+        check_username(&account.username)?;
+        let password = self.hash(account.password).await?;
+        let NewAccount { username, email, is_staff, groups, password: _ } =
+            NewAccount { password: Secret::default(), ..account };
+        let user = NewUser { username, password, email, is_staff, groups, created: self.clock.unix() };
+        Ok(self.store.insert_user(user).await?)
+    }
+
+    /// Replaces a user's password.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be written.
+    pub async fn set_password(&self, username: &str, password: Secret) -> Result<(), CredentialsError> {
+        let user = self.user(username).await?;
+        let password = self.hash(password).await?;
+        let found = self.store.set_password(user.id, password).await?;
+        self.changed_user(user.id, found)
+    }
+
+    /// Sets whether a user may log in or use any credential.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be written.
+    pub async fn set_active(&self, username: &str, active: bool) -> Result<(), CredentialsError> {
+        let user = self.user(username).await?;
+        let found = self.store.set_active(user.id, active).await?;
+        self.changed_user(user.id, found)
+    }
+
+    /// Replaces a user's groups.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be written.
+    pub async fn set_groups(&self, username: &str, groups: Vec<String>) -> Result<(), CredentialsError> {
+        let user = self.user(username).await?;
+        let found = self.store.set_groups(user.id, groups).await?;
+        self.changed_user(user.id, found)
+    }
+
+    /// Deletes a user with all tokens.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be written.
+    pub async fn delete_user(&self, username: &str) -> Result<(), CredentialsError> {
+        let user = self.user(username).await?;
+        let found = self.store.delete_user(user.id).await?;
+        self.changed_user(user.id, found)
+    }
+
+    /// Makes a token for a user.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be written.
+    pub async fn create_token(
+        &self,
+        username: &str,
+        name: &str,
+        origin: TokenOrigin,
+    ) -> Result<CreatedToken, CredentialsError> {
+        let user = self.user(username).await?;
+        let key = new_key(&self.policy.prefix)?;
+        self.store_token(user.id, key, name, origin).await
+    }
+
+    /// Stores a token whose key was made elsewhere.
+    ///
+    /// # Errors
+    /// If there is no such user, the key is taken or too short, or the store cannot be written.
+    pub async fn import_token(&self, username: &str, key: Secret) -> Result<CreatedToken, CredentialsError> {
+        if key.expose().len() < IMPORTED_KEY_BYTES_MIN {
+            return Err(CredentialsError::WeakKey);
+        }
+        self.import_any_token(username, key).await
+    }
+
+    /// As [`Self::import_token`], however short the key is.
+    ///
+    /// # Errors
+    /// If there is no such user, the key is taken, or the store cannot be written.
+    pub async fn import_any_token(
+        &self,
+        username: &str,
+        key: Secret,
+    ) -> Result<CreatedToken, CredentialsError> {
+        let user = self.user(username).await?;
+        self.store_token(user.id, key, "", TokenOrigin::Command).await
+    }
+
+    /// Voids a token: when this returns, no request of this process passes with it.
+    ///
+    /// # Errors
+    /// If there is no such token, or the store cannot be written.
+    pub async fn revoke_token(&self, id: CredentialId) -> Result<(), CredentialsError> {
+        let digest = self.store.delete_token(id).await?.ok_or(CredentialsError::NoSuchToken)?;
+        self.invalidate_token(digest);
+        Ok(())
+    }
+
+    /// Lists tokens: all, or one user's.
+    ///
+    /// # Errors
+    /// If there is no such user, or the store cannot be asked.
+    pub async fn list_tokens(&self, username: Option<&str>) -> Result<Vec<TokenSummary>, CredentialsError> {
+        let user = match username {
+            Some(username) => Some(self.user(username).await?.id),
+            None => None,
+        };
+        Ok(self.store.list_tokens(user).await?)
+    }
+
+    /// Checks a password. `None`: wrong password, unknown user or inactive user; all take the same time.
+    ///
+    /// # Errors
+    /// If the store cannot be asked, or too many passwords wait to be checked.
+    pub async fn login(&self, username: &str, password: Secret) -> Result<Option<User>, CredentialsError> {
+        let found = self.store.find_user(username).await?;
+        let (user, encoded) = found.map(|found| (found.user, found.password)).unzip();
+        let matches = self.passwords.verify(password, encoded).await?;
+        Ok(user.filter(|user| matches && user.is_active))
+    }
+
+    async fn user(&self, username: &str) -> Result<User, CredentialsError> {
+        let found = self.store.find_user(username).await?;
+        found.map(|found| found.user).ok_or(CredentialsError::NoSuchUser)
+    }
+
+    async fn hash(&self, password: Secret) -> Result<Secret, CredentialsError> {
+        if password.expose().is_empty() {
+            return Err(CredentialsError::EmptyPassword);
+        }
+        Ok(self.passwords.hash(password).await?)
+    }
+
+    async fn store_token(
+        &self,
+        user: UserId,
+        key: Secret,
+        name: &str,
+        origin: TokenOrigin,
+    ) -> Result<CreatedToken, CredentialsError> {
+        let digest = Digest::of(key.expose());
+        let id = CredentialId(u64::from_be_bytes(random()?));
+        let created = self.clock.unix();
+        let expires = self.policy.ttl.map(|ttl| after(created, ttl));
+        let token = NewToken { id, digest, user, name: name.to_owned(), origin, created, expires };
+        self.store.insert_token(token).await?;
+        // Somebody may have tried the key before it was stored.
+        self.invalidate_token(digest);
+        Ok(CreatedToken { id, key })
+    }
+
+    fn invalidate_token(&self, digest: Digest) {
+        self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family: Family::Doorward }));
+    }
+
+    fn changed_user(&self, user: UserId, found: bool) -> Result<(), CredentialsError> {
+        self.cache.invalidate(Invalidation::User(user));
+        if found { Ok(()) } else { Err(CredentialsError::NoSuchUser) }
+    }
+}
+
+/// A new key: the prefix and 40 lower-case hex digits (DRF 3.18, `Token.generate_key`).
+fn new_key(prefix: &str) -> Result<Secret, CredentialsError> {
+    let bytes = Zeroizing::new(random::<TOKEN_BYTES>()?);
+    let mut key = Vec::with_capacity(prefix.len() + 2 * TOKEN_BYTES);
+    key.extend_from_slice(prefix.as_bytes());
+    for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        key.push(if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) });
+    }
+    Ok(Secret::new(key))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CredentialsError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| CredentialsError::NoRandomness)?;
+    Ok(bytes)
+}
+
+fn after(moment: UnixSeconds, time: Duration) -> UnixSeconds {
+    UnixSeconds(moment.0.saturating_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)))
+}
+
+fn check_username(name: &str) -> Result<(), CredentialsError> {
+    let is_good =
+        (1..=USERNAME_CHARACTERS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if is_good { Ok(()) } else { Err(CredentialsError::BadUsername) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_a_prefix_and_forty_hex_digits() {
+        let key = new_key("dw_").unwrap();
+        let text = std::str::from_utf8(key.expose()).unwrap();
+        let digits = text.strip_prefix("dw_").unwrap();
+        assert_eq!(digits.len(), 40);
+        assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert_ne!(key, new_key("dw_").unwrap());
+    }
+
+    #[test]
+    fn usernames_are_checked() {
+        assert!(check_username("zoë").is_ok());
+        for bad in ["", "a\nb", "a\0", &"x".repeat(151)] {
+            assert!(check_username(bad).is_err(), "{bad:?}");
+        }
+    }
+}

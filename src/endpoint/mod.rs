@@ -1,0 +1,3 @@
+//! What doorward answers itself: credential endpoints. Each handler parses, makes one call, and answers.
+
+pub mod obtain_token;

@@ -1,0 +1,191 @@
+//! The pipeline: what every request goes through, in order. The first file to read.
+//!
+//! No stage calls the next from inside itself, so the order is stated once, here. Each stage takes the proof of the
+//! one before by value: leaving one out does not compile.
+
+use crate::accept::body::{DrainLimits, RequestBody};
+use crate::accept::head::{RequestId, Sanitiser};
+use crate::accept::peer::Peer;
+use crate::authenticate::Authenticator;
+use crate::authenticate::scheme::{Context, Effects};
+use crate::authorize::authorize;
+use crate::cache::local::Now;
+use crate::config::Permission;
+use crate::endpoint::obtain_token::ObtainToken;
+use crate::forward::{Forwarder, forward};
+use crate::respond::body::Body;
+use crate::respond::record::{Names, Record, RecordedBody, Reporting};
+use crate::respond::{AnswerContext, Rejection};
+use crate::route::Routes;
+use crate::throttle::admit;
+use crate::trace::Reason;
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response, request};
+use hyper::body::Incoming;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What one route asks for and leads to.
+#[derive(Debug)]
+pub struct Plan {
+    /// For the log.
+    pub names: Arc<Names>,
+    /// Who may be asking.
+    pub authenticator: Authenticator,
+    /// What they must be.
+    pub permission: Permission,
+    /// Largest body.
+    pub body_bytes_max: u64,
+    /// How long known credentials still pass while the store cannot be asked.
+    pub stale_while_unreachable: Duration,
+    /// The route's methods, for `Allow`; `None`: all.
+    pub allow: Option<HeaderValue>,
+    /// Where it leads.
+    pub action: Action,
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+pub enum Action {
+    /// To an upstream.
+    Forward(Forwarder),
+    /// To the built-in handler that gives tokens for passwords.
+    ObtainToken(ObtainToken),
+}
+
+/// The gateway: one per process, shared by all cores.
+#[derive(Debug)]
+pub struct Gateway {
+    /// From host, path and method to a plan.
+    pub routes: Routes<Plan>,
+    /// The first stage.
+    pub sanitiser: Sanitiser,
+    /// For bodies that nobody wants.
+    pub drain: DrainLimits,
+    /// Who is told of finished requests.
+    pub reporting: Reporting,
+    /// Names requests.
+    pub request_ids: RequestIds,
+}
+
+impl Gateway {
+    /// Answers one request. Never fails: whatever goes wrong is an answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the request; it is told of as one whose client went away.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<RecordedBody> {
+        let (parts, incoming) = request.into_parts();
+        let expects_continue = parts.headers.contains_key(http::header::EXPECT);
+        let mut body = Some(RequestBody::new(incoming, expects_continue, self.drain));
+        let started = self.reporting.clock.monotonic();
+        let id = self.request_ids.next();
+        let mut record =
+            Box::new(Record::new(&parts.method, parts.version, peer, id, started, &self.reporting));
+        let mut effects = Effects::default();
+        // A panic ends one request, never the process.
+        let passing = AssertUnwindSafe(self.pass(parts, peer, &mut body, &mut record, &mut effects));
+        let passed = passing.catch_unwind().await.unwrap_or(Err(Rejection::Internal));
+        let mut answer = passed.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
+        // A client that is still sending must get to read the answer.
+        if let Some(body) = body {
+            body.drain();
+        }
+        effects.apply(answer.headers_mut());
+        record.status = Some(answer.status().as_u16());
+        answer.map(|body| RecordedBody::new(body, record))
+    }
+
+    /// sanitise → route → authenticate → authorize → throttle → forward
+    async fn pass(
+        &self,
+        parts: request::Parts,
+        peer: Peer,
+        body: &mut Option<RequestBody>,
+        record: &mut Record,
+        effects: &mut Effects,
+    ) -> Result<Response<Body>, Rejection> {
+        let now = Now { monotonic: record.started(), unix: self.reporting.clock.unix() };
+        let trace = &mut record.trace;
+        let head = self.sanitiser.sanitise(parts, &peer, record.request_id, trace)?;
+        let head = record.head.insert(head);
+        let mut body = BodySlot(body);
+
+        let (number, plan) = self.routes.find(head.authority.host(), &head.target, &head.method)?;
+        trace.route = u16::try_from(number).ok();
+        record.names = Some(Arc::clone(&plan.names));
+
+        let context = Context { now, stale_while_unreachable: plan.stale_while_unreachable };
+        let authenticated =
+            plan.authenticator.authenticate(head, body.borrow()?, &context, effects, trace).await?;
+        record.scheme = authenticated.identity().map(|identity| identity.scheme);
+
+        let has_schemes = plan.authenticator.has_schemes();
+        let permit = authorize(authenticated, &plan.permission, &head.method, has_schemes, trace)?;
+
+        let admitted = admit(permit, trace);
+
+        body.borrow()?.limit(plan.body_bytes_max)?;
+        match &plan.action {
+            Action::Forward(forwarder) => {
+                Ok(forward(forwarder, admitted, head, body.take()?, trace).await?.map(Body::Upstream))
+            }
+            Action::ObtainToken(handler) => Ok(handler.answer(admitted, head, body.take()?, trace).await),
+        }
+    }
+
+    fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Body> {
+        record.trace.reason = rejection.reason();
+        let plan = record.trace.route.and_then(|number| self.routes.plans().get(usize::from(number)));
+        let context = AnswerContext {
+            request_id: record.request_id,
+            method: record.method(),
+            challenge: plan.and_then(|plan| plan.authenticator.challenge()),
+            allow: plan.and_then(|plan| plan.allow.as_ref()),
+        };
+        if record.trace.reason == Reason::Internal {
+            tracing::error!(request.id = record.request_id.as_str(), "a panic while a request was handled");
+        } else {
+            let id = record.request_id.as_str();
+            tracing::debug!(request.id = id, error = rejection as &dyn std::error::Error, "refused");
+        }
+        rejection.answer(&context)
+    }
+}
+
+/// The body: taken by who reads it, left behind by who refuses.
+struct BodySlot<'a>(&'a mut Option<RequestBody>);
+
+impl BodySlot<'_> {
+    fn borrow(&mut self) -> Result<&mut RequestBody, Rejection> {
+        self.0.as_mut().ok_or(Rejection::Internal)
+    }
+
+    fn take(&mut self) -> Result<RequestBody, Rejection> {
+        self.0.take().ok_or(Rejection::Internal)
+    }
+}
+
+/// Makes ids of requests: a random number of the process, and a scrambled count.
+#[derive(Debug)]
+pub struct RequestIds {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// `process` distinguishes this process from others.
+    pub const fn new(process: u64) -> Self {
+        Self { process, count: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> RequestId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed).wrapping_add(self.process);
+        // SplitMix64: a bijection, so no id comes twice in one process.
+        let mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        RequestId::new(u128::from(self.process) << 64 | u128::from(mixed ^ (mixed >> 31)))
+    }
+}
