@@ -44,11 +44,24 @@ fn report_syntax(errors: &[toml::de::Error], tree: &DeTable<'_>, text: &str, pro
         if problems.is_full() {
             break;
         }
+        if let Some(secret) = secret_on_line(text, span.start) {
+            problems.mask(secret);
+        }
         if lines.insert(problems.place(span.start).0) {
             problems.error(&span, syntax_fault(error.message(), text.get(span.clone()).unwrap_or_default()));
         }
     }
     problems.break_lines(lines);
+}
+
+/// The value of a line that sets a `key`: the parser may have skipped it, so that no tree says it is a secret.
+fn secret_on_line(text: &str, at: usize) -> Option<Range<usize>> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.split('\n').next()?;
+    let (name, value) = line.split_once('=')?;
+    let name = name.trim().trim_matches(['"', '\'']);
+    let is_secret = name.rsplit('.').next().is_some_and(|last| last.trim() == "key");
+    is_secret.then(|| start + line.len() - value.trim_start().len()..start + line.len())
 }
 
 /// Where the outermost bracket around this byte was opened.
@@ -98,10 +111,9 @@ fn syntax_fault(message: &str, meant: &str) -> Fault {
              (named instances); with tables, name the schemes in each route",
         );
     }
-    let is_word = !meant.is_empty() && !meant.contains(['"', '\'', '\\', '\n', '[']);
-    if message.starts_with("string values must be quoted") && is_word {
-        return Fault::new("strings must be quoted")
-            .help(format!("did you mean {}?", quote(&format!("\"{meant}\""))));
+    if message.starts_with("string values must be quoted") {
+        // Not quoted in the help: it may be a secret.
+        return Fault::new("strings must be quoted").help("put quotes around it");
     }
     fault
 }

@@ -277,8 +277,6 @@ fn action(
                     quote(name.get_ref())
                 ));
                 let known = context.upstreams.first().map_or("legacy", |upstream| &upstream.name);
-                let known = quote(known);
-                let known = known.trim_matches('`');
                 problems.error(&name.span(), fault.help(format!("write upstream = \"{known}\"")));
             }
             None

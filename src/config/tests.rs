@@ -322,7 +322,7 @@ fn syntax_errors_are_all_reported() {
         problems(&with("[listen]\nworkers = \nworker = 3\n[tls]\nmin_version = 1.2.3\n[log]\nlevel = debug"));
     let lines: Vec<usize> = found.iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [2, 3, 5, 7], "{found:#?}");
-    assert_eq!(said(&found[3]), "strings must be quoted; did you mean `\"debug\"`?");
+    assert_eq!(said(&found[3]), "strings must be quoted; put quotes around it");
 }
 
 #[test]
@@ -547,6 +547,20 @@ fn misspelt_secret_is_not_shown() {
 }
 
 #[test]
+fn secret_on_a_broken_line_is_not_shown() {
+    for line in [
+        "key = hunter2",
+        "key = \"hunter2",
+        "key = \"a\"\nkey = \"hunter2\"",
+        "key = 'hunter2' x",
+        "\"key\" = hunter2",
+    ] {
+        let error = parse(&with(&format!("[deployment]\n{line}"))).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn deployment_key_is_found_elsewhere() {
     let key = |text: &str| good(&with(text)).config.deployment.key;
     assert!(matches!(key("[deployment]\nkey = { env = \"KEY\" }"), DeploymentKey::Given(_)));
@@ -671,6 +685,7 @@ fn misspelt_host_is_no_name() {
         format!("[upstreams.a]\nservers = ['http://a']\nhost = \"{host}\"\n[routes.a]\nupstream = \"a\"")
     };
     assert_error(&text("preserv"), 3, 8, &["did you mean `preserve`?"]);
+    good(&text("upstream1"));
     assert_error(&text("a b"), 3, 8, &["expected \"preserve\""]);
 }
 

@@ -241,7 +241,8 @@ impl Written for UpstreamHost {
             _ => {}
         }
         // A misspelt word would pass as the name of a host.
-        if let Some(help) = suggest::did_you_mean(text, ["preserve", "upstream"]) {
+        let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        if is_word && let Some(help) = suggest::did_you_mean(text, ["preserve", "upstream"]) {
             return Err(unexpected::<Self>(text).help(help));
         }
         let is_host = host_name(text).is_ok() || host_and_port(text).is_ok();
