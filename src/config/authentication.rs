@@ -87,7 +87,13 @@ impl Authentication {
         // The first of the default schemes is `token`.
         let mut schemes = vec![0];
         match raw.schemes {
-            raw::Schemes::Names(names) => schemes = scheme_indices(&names, &authentication.schemes, problems),
+            raw::Schemes::Names(names) => {
+                let found = scheme_indices(&names, &authentication.schemes, problems);
+                // Names that are not known have been reported; routes need not complain again.
+                if !found.is_empty() || names.get_ref().is_empty() {
+                    schemes = found;
+                }
+            }
             raw::Schemes::Instances(instances) => authentication.define(instances, problems),
         }
         let permission = raw.permission.map_or(Permission::Authenticated, |it| it.into_inner().into());

@@ -25,19 +25,19 @@ impl Default for Cache {
             capacity: 64 << 20,
             revocation_bound: Duration::from_secs(1),
             negative_ttl: Duration::from_secs(1),
-            stale_while_unreachable: Duration::from_secs(60),
+            stale_while_unreachable: Duration::from_mins(1),
         }
     }
 }
 
 /// Longer than a day without a store is no outage.
-pub(super) const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const STALE_MAX: Duration = Duration::from_hours(24);
 
 impl Cache {
     pub(super) fn from_raw(raw: &raw::Cache, problems: &mut Problems) -> Self {
         let default = Self::default();
         let sizes = Size(1 << 20)..=Size(64 << 30);
-        let minute = Duration::ZERO..=Duration::from_secs(60);
+        let minute = Duration::ZERO..=Duration::from_mins(1);
         let default_capacity = Size(usize::try_from(default.capacity).unwrap_or(usize::MAX));
         let capacity = within(raw.capacity.as_ref(), default_capacity, sizes, "capacity", problems);
         let mut time = |entry, default, range, key| within(entry, default, range, key, problems);

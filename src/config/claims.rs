@@ -8,7 +8,7 @@ use std::ops::Range;
 use http::Method;
 
 use crate::config::host::HostPattern;
-use crate::config::problem::{Fault, Problems, quote};
+use crate::config::problem::{Fault, Problems, Severity, quote};
 use crate::config::route::{Action, Permission, Route};
 
 /// A route and the place of its name.
@@ -59,6 +59,9 @@ pub(super) fn check_claims(routes: &[Placed], problems: &mut Problems) {
         let route = &placed.route;
         let place = taken.entry((&route.host, &route.path)).or_default();
         if let Some(owner) = place.owner(route) {
+            if problems.is_full() {
+                return;
+            }
             let fault = claimed_twice(placed, owner, problems);
             problems.error(&placed.span, fault);
         }
@@ -93,6 +96,9 @@ pub(super) fn check_enclosures(routes: &[Placed], problems: &mut Problems) {
     for inner in routes.iter().filter(|placed| placed.route.permission != Permission::Anyone) {
         let around = prefixes(&inner.route.path).filter_map(|prefix| public.get(prefix)).flatten();
         for outer in around.filter(|outer| outer.route.host.overlaps(&inner.route.host)) {
+            if problems.is_full_of(Severity::Warning) {
+                return;
+            }
             let fault = enclosed(outer, inner, problems);
             problems.warn(&outer.span, fault);
         }

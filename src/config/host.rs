@@ -89,7 +89,7 @@ pub(super) fn host_and_port(text: &str) -> Result<(String, Option<u16>), Fault> 
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
     };
-    let port = port.map(|port| port_number(port)).transpose()?;
+    let port = port.map(port_number).transpose()?;
     Ok((host_name(host)?, port))
 }
 

@@ -27,10 +27,14 @@ mod tokens;
 mod upstream;
 mod value;
 
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use toml::Spanned;
 
 pub use crate::config::authentication::{Authentication, SchemeConfig, SchemeInstance};
 pub use crate::config::cache::Cache;
@@ -254,7 +258,7 @@ fn not_utf8(error: &std::string::FromUtf8Error, source: &Source) -> ConfigError 
 }
 
 fn read_routes(
-    raw: std::collections::BTreeMap<toml::Spanned<String>, raw::Route>,
+    raw: BTreeMap<Spanned<String>, raw::Route>,
     context: &Context<'_>,
     problems: &mut Problems,
 ) -> Vec<Route> {
@@ -282,21 +286,20 @@ path = \"/\"
 upstream = \"legacy\"
 schemes = [\"token\"]";
 
-fn warn_unused(
-    upstreams: &[Upstream],
-    spans: &[std::ops::Range<usize>],
-    routes: &[Route],
-    problems: &mut Problems,
-) {
+fn warn_unused(upstreams: &[Upstream], spans: &[Range<usize>], routes: &[Route], problems: &mut Problems) {
     // A route with faults may well use it.
     if problems.has_errors() {
         return;
     }
-    let is_used = |index| {
-        routes.iter().any(|route| matches!(route.action, Action::Forward { upstream } if upstream == index))
-    };
+    let used: HashSet<usize> = routes
+        .iter()
+        .filter_map(|route| match route.action {
+            Action::Forward { upstream } => Some(upstream),
+            Action::ObtainToken => None,
+        })
+        .collect();
     for (index, (upstream, span)) in upstreams.iter().zip(spans).enumerate() {
-        if !is_used(index) {
+        if !used.contains(&index) {
             let message = format!("upstream {} is never used", problem::quote(&upstream.name));
             problems.warn(span, Fault::new(message));
         }

@@ -94,13 +94,20 @@ pub(super) struct Problems {
     source: SourceText,
     found: Vec<Problem>,
     lost: BTreeSet<Vec<String>>,
-    incomplete: bool,
+    broken_lines: BTreeSet<usize>,
+    broken_from: usize,
 }
 
 impl Problems {
     /// Nothing is wrong with this text yet.
     pub(super) fn new(source: SourceText) -> Self {
-        Self { source, found: Vec::new(), lost: BTreeSet::new(), incomplete: false }
+        Self {
+            source,
+            found: Vec::new(),
+            lost: BTreeSet::new(),
+            broken_lines: BTreeSet::new(),
+            broken_from: usize::MAX,
+        }
     }
 
     /// Notes an error.
@@ -123,9 +130,15 @@ impl Problems {
         self.lost.insert(path);
     }
 
-    /// Notes that the syntax is broken, so that what seems to be missing may well be there.
-    pub(super) fn set_incomplete(&mut self) {
-        self.incomplete = true;
+    /// Notes that the syntax of these lines is broken. What the parser recovered there is a guess, so nothing more is
+    /// said of them; and what seems to be missing may well be there.
+    pub(super) fn break_lines(&mut self, lines: BTreeSet<usize>) {
+        self.broken_lines = lines;
+    }
+
+    /// Notes that nothing from this byte on can be trusted.
+    pub(super) fn break_from(&mut self, at: usize) {
+        self.broken_from = at;
     }
 
     /// Whether something at, in or around this path was lost, so that its absence means nothing.
@@ -133,7 +146,7 @@ impl Problems {
         let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
         let around = (1..=path.len()).any(|n| path.get(..n).is_some_and(|p| self.lost.contains(p)));
         let inside = || self.lost.range(path.clone()..).next().is_some_and(|lost| lost.starts_with(&path));
-        self.incomplete || around || inside()
+        !self.broken_lines.is_empty() || self.broken_from != usize::MAX || around || inside()
     }
 
     /// Whether there are errors.
@@ -143,7 +156,18 @@ impl Problems {
 
     /// Whether no more errors are kept; looking for more is a waste.
     pub(super) fn is_full(&self) -> bool {
-        self.count(Severity::Error) >= PROBLEMS_MAX
+        self.is_full_of(Severity::Error)
+    }
+
+    /// Whether no more problems of this severity are kept.
+    pub(super) fn is_full_of(&self, severity: Severity) -> bool {
+        self.count(severity) >= PROBLEMS_MAX
+    }
+
+    /// Whether an error was noted inside this part of the text.
+    pub(super) fn has_error_in(&self, span: &Range<usize>) -> bool {
+        let is_inside = |inner: &Range<usize>| span.start <= inner.start && inner.end <= span.end;
+        self.found.iter().any(|problem| problem.severity == Severity::Error && is_inside(&problem.span))
     }
 
     /// Line and column of a byte, both from 1, as editors count.
@@ -156,20 +180,6 @@ impl Problems {
         self.source.name()
     }
 
-    /// Forgets problems that share a line with a syntax error: what the parser recovered there is a guess.
-    pub(super) fn drop_guesses(&mut self, lines: &BTreeSet<usize>, syntax_errors: usize) {
-        let mut index = 0;
-        self.found.retain(|problem| {
-            index += 1;
-            index <= syntax_errors || !lines.contains(&problem.line)
-        });
-    }
-
-    /// Everything found until now, in the order of finding.
-    pub(super) fn found(&self) -> &[Problem] {
-        &self.found
-    }
-
     /// The text and its problems, in the order of the text.
     pub(super) fn finish(mut self) -> (SourceText, Vec<Problem>) {
         self.found.sort_by_key(|problem| (problem.span.start, problem.severity, problem.span.end));
@@ -177,13 +187,20 @@ impl Problems {
     }
 
     fn push(&mut self, severity: Severity, span: &Range<usize>, fault: Fault) {
-        if self.count(severity) >= PROBLEMS_MAX {
+        if self.is_full_of(severity) {
             return;
         }
         let (line, column) = self.place(span.start);
+        if self.broken_lines.contains(&line) || span.start >= self.broken_from {
+            return;
+        }
         let message = printable(&fault.message.replace('\n', " "), MESSAGE_CHARS_MAX);
         let help = fault.help.map(|help| printable(&help, MESSAGE_CHARS_MAX));
-        self.found.push(Problem { severity, message, help, span: span.clone(), line, column });
+        let problem = Problem { severity, message, help, span: span.clone(), line, column };
+        // The parser says some things twice.
+        if !self.found.contains(&problem) {
+            self.found.push(problem);
+        }
     }
 
     fn count(&self, severity: Severity) -> usize {

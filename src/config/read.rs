@@ -19,18 +19,69 @@ use crate::config::suggest;
 /// Reads `text`. Faults go to `problems`; `None` when there are too many to go on.
 pub(super) fn read<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
     let (mut tree, errors) = DeTable::parse_recoverable(text);
-    for error in &errors {
-        problems.error(&error.span().unwrap_or(0..0), syntax_fault(error.message(), error.span(), text));
-    }
-    let broken_lines: BTreeSet<usize> = problems.found().iter().map(|problem| problem.line).collect();
-    if !errors.is_empty() {
-        problems.set_incomplete();
-    }
+    report_syntax(&errors, tree.get_ref(), text, problems);
     let shape = Shape::of::<T>();
     Keys { root: &shape, problems }.check_table(tree.get_mut(), &shape, &mut Vec::new());
-    let value = read_values(&mut tree, problems);
-    problems.drop_guesses(&broken_lines, errors.len());
-    value
+    read_values(&mut tree, problems)
+}
+
+/// Notes syntax errors in the order of the text, one a line: the parser stumbles over what it skipped.
+fn report_syntax(errors: &[toml::de::Error], tree: &DeTable<'_>, text: &str, problems: &mut Problems) {
+    let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    let unclosed = errors.iter().find(|(_, error)| is_unclosed(error.message()));
+    let opener = unclosed.and_then(|(span, _)| opener_in_table(tree, span.start));
+    if let (Some(opener), Some((_, error))) = (opener, unclosed) {
+        let fault =
+            Fault::new(error.message()).help("everything behind this bracket was taken as part of it");
+        problems.error(&(opener..opener + 1), fault);
+        problems.break_from(opener);
+    }
+    let mut lines = BTreeSet::new();
+    for (span, error) in errors {
+        // An empty span at the start would mean the whole file.
+        let span = if span == (0..0) { 0..1 } else { span };
+        if problems.is_full() {
+            break;
+        }
+        if let Some(secret) = secret_on_line(text, span.start) {
+            problems.mask(secret);
+        }
+        if lines.insert(problems.place(span.start).0) {
+            problems.error(&span, syntax_fault(error.message(), text.get(span.clone()).unwrap_or_default()));
+        }
+    }
+    problems.break_lines(lines);
+}
+
+/// The value of a line that sets a `key`: the parser may have skipped it, so that no tree says it is a secret.
+fn secret_on_line(text: &str, at: usize) -> Option<Range<usize>> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.split('\n').next()?;
+    let (name, value) = line.split_once('=')?;
+    let name = name.trim().trim_matches(['"', '\'']);
+    let is_secret = name.rsplit('.').next().is_some_and(|last| last.trim() == "key");
+    is_secret.then(|| start + line.len() - value.trim_start().len()..start + line.len())
+}
+
+/// Where the outermost bracket around this byte was opened.
+fn opener_in_table(table: &DeTable<'_>, at: usize) -> Option<usize> {
+    table.iter().find_map(|(_, value)| {
+        let span = value.span();
+        match value.get_ref() {
+            DeValue::Array(_) | DeValue::Table(_) if span.start < at && at <= span.end => Some(span.start),
+            DeValue::Array(array) => array.iter().find_map(|element| match element.get_ref() {
+                DeValue::Table(table) => opener_in_table(table, at),
+                _ => None,
+            }),
+            DeValue::Table(table) => opener_in_table(table, at),
+            _ => None,
+        }
+    })
+}
+
+fn is_unclosed(message: &str) -> bool {
+    message.starts_with("unclosed array") || message.starts_with("unclosed inline table")
 }
 
 /// Reads the values, taking out one faulty entry after the other.
@@ -41,23 +92,30 @@ fn read_values<T: DeserializeOwned>(tree: &mut Spanned<DeTable<'_>>, problems: &
             Err(error) => error,
         };
         let span = error.span()?;
-        problems.error(&span, value_fault(error.message()));
+        // What was taken out of an entry may be what it now lacks.
+        if !problems.has_error_in(&span) {
+            problems.error(&span, value_fault(error.message()));
+        }
         let path = take_from_table(tree.get_mut(), &span, &mut Vec::new())?;
         problems.lose(path);
     }
     None
 }
 
-fn syntax_fault(message: &str, span: Option<Range<usize>>, text: &str) -> Fault {
+/// The parser's message, with help where its reason is not the user's.
+fn syntax_fault(message: &str, meant: &str) -> Fault {
     let fault = Fault::new(message);
-    let meant = span.and_then(|span| text.get(span)).unwrap_or_default();
-    match (message, meant) {
-        ("duplicate key", "schemes") => fault.help(
-            "in [authentication], `schemes` is either a list (what routes have by default) or tables (named \
-             instances); with tables, name the schemes in each route",
-        ),
-        _ => fault,
+    if meant == "schemes" {
+        return fault.help(
+            "in [authentication], `schemes` is either a list (what routes have by default) or tables\n\
+             (named instances); with tables, name the schemes in each route",
+        );
     }
+    if message.starts_with("string values must be quoted") {
+        // Not quoted in the help: it may be a secret.
+        return Fault::new("strings must be quoted").help("put quotes around it");
+    }
+    fault
 }
 
 /// Our own faults come as two lines, serde's wording is turned into ours.
@@ -122,22 +180,28 @@ impl Keys<'_> {
         known: &BTreeMap<&'static str, Shape>,
         path: &mut Vec<String>,
     ) {
+        if self.problems.is_full() {
+            return;
+        }
         let is_unknown = |key: &&Spanned<DeString<'_>>| !known.contains_key(key.get_ref().as_ref());
         let unknown: Vec<_> = table.keys().filter(is_unknown).cloned().collect();
         for key in unknown {
+            if self.problems.is_full() {
+                return;
+            }
             let Some(value) = table.remove(key.get_ref().as_ref()) else { continue };
             let meant = suggest::nearest(key.get_ref(), known.keys().copied());
             self.report(&key, &value, meant, known, path);
-            match meant {
-                Some(meant) if !table.contains_key(meant) => {
-                    table.insert(Spanned::new(key.span(), meant.into()), value);
-                }
-                _ => {
-                    path.push(key.get_ref().to_string());
-                    self.problems.lose(path.clone());
-                    path.pop();
-                }
+            if let Some(Shape::Table { name: Secret::NAME, .. }) = meant.and_then(|meant| known.get(meant))
+                && matches!(value.get_ref(), DeValue::String(_))
+            {
+                self.problems.mask(value.span());
             }
+            path.push(key.get_ref().to_string());
+            if !meant.is_some_and(|meant| put(table, meant, key.span(), value)) {
+                self.problems.lose(path.clone());
+            }
+            path.pop();
         }
     }
 
@@ -149,9 +213,6 @@ impl Keys<'_> {
         known: &BTreeMap<&'static str, Shape>,
         path: &[String],
     ) {
-        if self.problems.is_full() {
-            return;
-        }
         let name = key.get_ref();
         let message = match (path.is_empty(), value.get_ref()) {
             (true, DeValue::Table(_)) => format!("unknown section {}", quote(name)),
@@ -190,6 +251,26 @@ impl Keys<'_> {
             format!("did you mean {}, a key of {places}?", quote(meant))
         })
     }
+}
+
+/// Puts a value under its right name; what is there already stays. `false` if there was no room.
+fn put<'t>(table: &mut DeTable<'t>, name: &str, span: Range<usize>, value: Spanned<DeValue<'t>>) -> bool {
+    let Some(present) = table.get_mut(name) else {
+        table.insert(Spanned::new(span, name.to_owned().into()), value);
+        return true;
+    };
+    let (DeValue::Table(present), DeValue::Table(more)) = (present.get_mut(), value.into_inner()) else {
+        return false;
+    };
+    let mut has_room = true;
+    for (key, value) in more {
+        if present.contains_key(key.get_ref().as_ref()) {
+            has_room = false;
+        } else {
+            present.insert(key, value);
+        }
+    }
+    has_room
 }
 
 /// `[routes.x]` for a misspelt `[route.x]`.

@@ -154,7 +154,7 @@ impl Route {
     ) -> Option<Self> {
         check_name(name, "a route", problems);
         let reach = Reach::from_raw(name, &raw, context, problems);
-        let is_handler = raw.handler.is_some();
+        let is_handler = raw.handler.is_some() && raw.upstream.is_none();
         let max_body_default = if is_handler { MAX_BODY_HANDLER } else { MAX_BODY };
         let sizes = Size(0)..=Size(1 << 40);
         let max_body = within(raw.max_body.as_ref(), max_body_default, sizes, "max_body", problems);
@@ -277,8 +277,6 @@ fn action(
                     quote(name.get_ref())
                 ));
                 let known = context.upstreams.first().map_or("legacy", |upstream| &upstream.name);
-                let known = quote(known);
-                let known = known.trim_matches('`');
                 problems.error(&name.span(), fault.help(format!("write upstream = \"{known}\"")));
             }
             None

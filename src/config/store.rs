@@ -25,7 +25,7 @@ pub struct Store {
 /// A database that this version knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// SQLite in this file.
+    /// `SQLite` in this file.
     Sqlite(PathBuf),
 }
 

@@ -15,7 +15,7 @@ pub struct Tokens {
     pub prefix: String,
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Tokens {
     fn default() -> Self {

@@ -105,7 +105,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let minute = Duration::from_secs(60);
+        let minute = Duration::from_mins(1);
         Self { connect: Duration::from_secs(2), response: minute, idle: minute }
     }
 }
@@ -143,7 +143,7 @@ impl Upstream {
             problems.warn(&ca.span, Fault::new("`ca` has no effect: no server of this upstream is https"));
         }
         let connections = Count(1)..=Count(100_000);
-        let queue_times = Duration::ZERO..=Duration::from_secs(60);
+        let queue_times = Duration::ZERO..=Duration::from_mins(1);
         let most = within(raw.connections.as_ref(), Count(CONNECTIONS), connections, "connections", problems);
         Self {
             name: name.get_ref().clone(),
@@ -162,8 +162,8 @@ impl Upstream {
 impl Timeouts {
     fn from_raw(raw: &raw::Timeout, problems: &mut Problems) -> Self {
         let default = Self::default();
-        let short = Duration::from_millis(10)..=Duration::from_secs(300);
-        let long = Duration::from_millis(10)..=Duration::from_secs(24 * 60 * 60);
+        let short = Duration::from_millis(10)..=Duration::from_mins(5);
+        let long = Duration::from_millis(10)..=Duration::from_hours(24);
         Self {
             connect: within(raw.connect.as_ref(), default.connect, short, "connect", problems),
             response: within(raw.response.as_ref(), default.response, long.clone(), "response", problems),
@@ -241,7 +241,8 @@ impl Written for UpstreamHost {
             _ => {}
         }
         // A misspelt word would pass as the name of a host.
-        if let Some(help) = suggest::did_you_mean(text, ["preserve", "upstream"]) {
+        let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+        if is_word && let Some(help) = suggest::did_you_mean(text, ["preserve", "upstream"]) {
             return Err(unexpected::<Self>(text).help(help));
         }
         let is_host = host_name(text).is_ok() || host_and_port(text).is_ok();
