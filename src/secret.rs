@@ -17,11 +17,31 @@ impl Secret {
         Self(Zeroizing::new(bytes.into()))
     }
 
+    /// `N` random bytes of the operating system, in lower-case hex behind `prefix`.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn random_hex<const N: usize>(prefix: &str) -> Result<Self, NoRandomness> {
+        let mut bytes = Zeroizing::new([0; N]);
+        getrandom::fill(bytes.as_mut()).map_err(|_| NoRandomness)?;
+        let mut text = Vec::with_capacity(prefix.len() + 2 * N);
+        text.extend_from_slice(prefix.as_bytes());
+        for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            text.push(if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) });
+        }
+        Ok(Self::new(text))
+    }
+
     /// The bytes themselves. Never pass them to anything that writes.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
+
+/// The system gives no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoRandomness;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +65,16 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         assert_eq!(format!("{:?}", Secret::new(*b"hunter2")), "Secret(…)");
+    }
+
+    #[test]
+    fn random_hex_is_a_prefix_and_lower_case_digits() {
+        let secret = Secret::random_hex::<20>("dw_").unwrap();
+        let text = std::str::from_utf8(secret.expose()).unwrap();
+        let digits = text.strip_prefix("dw_").unwrap();
+        assert_eq!(digits.len(), 40);
+        assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert_ne!(secret, Secret::random_hex::<20>("dw_").unwrap());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Answers requests; one for all connections.
-pub trait Service: Clone + Send + 'static {
+pub trait Service: Clone + Send + Sync + 'static {
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Send + Unpin + 'static;
 
@@ -101,9 +101,9 @@ impl<S: Service> Connections<S> {
         let stream = TokioIo::new(ClientStream::new(tls, Arc::clone(&activity), time, bytes));
         // Boxed apart, so that a connection holds only its own kind of future.
         if is_http2 {
-            Box::pin(self.http2(stream, peer, activity)).await
+            Box::pin(self.http2(stream, peer, activity)).await;
         } else {
-            Box::pin(self.http1(stream, peer, activity)).await
+            Box::pin(self.http1(stream, peer, activity)).await;
         }
     }
 
@@ -207,7 +207,7 @@ impl<S: Service> Connections<S> {
 }
 
 /// A connection that did not come to a request.
-fn refused(client: IpAddr, kind: &'static str, error: &dyn Error) {
+fn refused(client: IpAddr, kind: &'static str, error: &(dyn Error + 'static)) {
     tracing::info!(client.address = %client, error.type = kind, error, "connection refused");
 }
 

@@ -132,8 +132,9 @@ fn decide(verdict: Verdict, place: usize, trace: &mut Trace) -> Result<Option<Id
             trace.scheme(place, SchemeOutcome::NotMine);
             Ok(None)
         }
-        Verdict::Rejected(refusal, answered_by) => {
+        Verdict::Rejected(refusal, answered_by, credential) => {
             trace.scheme(place, SchemeOutcome::Rejected);
+            trace.credential = credential;
             trace.answered_by = answered_by;
             Err(AuthenticateError::Rejected(refusal))
         }

@@ -95,8 +95,8 @@ pub enum Verdict {
     Verified(Identity, AnsweredBy),
     /// As if nothing had been presented: ask the next scheme (a session that is not there).
     NotMine,
-    /// Wrong, unknown or expired. Stops the chain.
-    Rejected(Refusal, AnsweredBy),
+    /// Wrong, unknown or expired. Stops the chain. The id is public and for the log.
+    Rejected(Refusal, AnsweredBy, Option<CredentialId>),
     /// Good, but the user may not log in. Stops the chain.
     Inactive(Refusal, AnsweredBy),
 }

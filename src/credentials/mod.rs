@@ -8,11 +8,10 @@ use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{PasswordError, Passwords};
-use crate::secret::Secret;
+use crate::secret::{NoRandomness, Secret};
 use crate::store::{NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
 use std::sync::Arc;
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 /// Random bytes of a token: 160 bits, as DRF's.
 const TOKEN_BYTES: usize = 20;
@@ -46,8 +45,8 @@ pub enum CredentialsError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system gave no randomness.
-    #[error("the system gives no random numbers")]
-    NoRandomness,
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
 }
 
 /// A user to be added.
@@ -170,7 +169,8 @@ impl Credentials {
         origin: TokenOrigin,
     ) -> Result<CreatedToken, CredentialsError> {
         let user = self.user(username).await?;
-        let key = new_key(&self.policy.prefix)?;
+        // DRF 3.18, `Token.generate_key`: 40 lower-case hex digits.
+        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
         self.store_token(user.id, key, name, origin).await
     }
 
@@ -271,20 +271,9 @@ impl Credentials {
     }
 }
 
-/// A new key: the prefix and 40 lower-case hex digits (DRF 3.18, `Token.generate_key`).
-fn new_key(prefix: &str) -> Result<Secret, CredentialsError> {
-    let bytes = Zeroizing::new(random::<TOKEN_BYTES>()?);
-    let mut key = Vec::with_capacity(prefix.len() + 2 * TOKEN_BYTES);
-    key.extend_from_slice(prefix.as_bytes());
-    for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        key.push(if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) });
-    }
-    Ok(Secret::new(key))
-}
-
 fn random<const N: usize>() -> Result<[u8; N], CredentialsError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| CredentialsError::NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
     Ok(bytes)
 }
 
@@ -301,16 +290,6 @@ fn check_username(name: &str) -> Result<(), CredentialsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_a_prefix_and_forty_hex_digits() {
-        let key = new_key("dw_").unwrap();
-        let text = std::str::from_utf8(key.expose()).unwrap();
-        let digits = text.strip_prefix("dw_").unwrap();
-        assert_eq!(digits.len(), 40);
-        assert!(digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
-        assert_ne!(key, new_key("dw_").unwrap());
-    }
 
     #[test]
     fn usernames_are_checked() {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The handler.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct ObtainToken {
     pub credentials: Arc<Credentials>,
     /// Where that happens.
     pub slow: SlowSide,
+    /// Longest time for the body to come.
+    pub body_time: Duration,
 }
 
 /// Why no token was made.
@@ -33,6 +36,7 @@ enum Refused {
     Method,
     NotHttps,
     Body(BodyError),
+    BodyTimeout,
     MediaType(String),
     Input(Bytes),
     Login,
@@ -73,7 +77,10 @@ impl ObtainToken {
         }
         let input = match media_type(head) {
             _ if body.is_empty() => Bytes::from_static(b"{}"),
-            Ok(()) => body.collect_all().await.map_err(Refused::Body)?,
+            Ok(()) => {
+                let collected = tokio::time::timeout(self.body_time, body.collect_all()).await;
+                collected.map_err(|_| Refused::BodyTimeout)?.map_err(Refused::Body)?
+            }
             Err(given) => {
                 body.drain();
                 return Err(Refused::MediaType(given));
@@ -126,6 +133,9 @@ impl Refused {
             }
             Self::Body(BodyError::Aborted(_)) => {
                 (Reason::BodyAborted, StatusCode::BAD_REQUEST, detail_json("Bad request."))
+            }
+            Self::BodyTimeout => {
+                (Reason::BodyTimeout, StatusCode::REQUEST_TIMEOUT, detail_json("Request timeout."))
             }
             Self::MediaType(given) => {
                 let text = format!("Unsupported media type \"{given}\" in request.");

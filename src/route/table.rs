@@ -44,10 +44,10 @@ impl SamePlace {
     pub(in crate::route) fn by_method(&self, method: &Method) -> Option<usize> {
         // RFC 9110 section 9.3.2: HEAD is GET without the content, so who allows one allows the other.
         let is_same = |named: &Method| named == method || (*method == Method::HEAD && *named == Method::GET);
-        let names = |(methods, _): &&(Option<Vec<Method>>, usize)| {
+        let has_it = |(methods, _): &&(Option<Vec<Method>>, usize)| {
             methods.as_ref().is_some_and(|m| m.iter().any(is_same))
         };
-        let named = self.0.iter().find(names);
+        let named = self.0.iter().find(has_it);
         named.or_else(|| self.0.iter().find(|(methods, _)| methods.is_none())).map(|(_, number)| *number)
     }
 }

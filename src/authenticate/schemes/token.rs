@@ -9,9 +9,11 @@ use crate::authenticate::scheme::{
 use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::header::authorization::{self, Words};
-use crate::identity::{Digest, Family, SchemeKind};
+use crate::identity::{CredentialId, Digest, Family, SchemeKind};
+use crate::secret::Secret;
 use crate::store::{FoundToken, Store, StoreError};
 use crate::trace::AnsweredBy;
+use aws_lc_rs::hmac;
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +36,11 @@ pub struct TokenScheme {
 /// Where tokens are looked up; shared by all instances.
 #[derive(Debug)]
 pub struct TokenSource {
-    /// First here.
-    pub cache: Arc<LocalCache>,
-    /// Then here.
-    pub store: Arc<dyn Store>,
-    /// For expiry and freshness.
-    pub clock: Arc<dyn Clock>,
+    cache: Arc<LocalCache>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// Names credentials that nobody knows, so that the log can tell them apart.
+    unknown_ids: hmac::Key,
 }
 
 impl TokenScheme {
@@ -98,13 +99,24 @@ pub fn read<'a>(value: &'a [u8], keyword: &str) -> Reading<'a> {
 }
 
 impl TokenSource {
+    /// First the cache, then the store. The deployment key makes public ids of unknown tokens.
+    pub fn new(
+        cache: Arc<LocalCache>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        deployment_key: &Secret,
+    ) -> Self {
+        let unknown_ids = hmac::Key::new(hmac::HMAC_SHA256, deployment_key.expose());
+        Self { cache, store, clock, unknown_ids }
+    }
+
     fn recall(self: &Arc<Self>, digest: Digest, context: &Context) -> Recall {
         let key = CredentialKey { digest, family: Family::Doorward };
         let stale = context.stale_while_unreachable;
         match self.cache.recall(&key, context.now, stale) {
             local::Recall::Known(known) => Recall::Answer(judge(known, AnsweredBy::Local, context.now.unix)),
             local::Recall::Stale(known) => Recall::Answer(judge(known, AnsweredBy::Stale, context.now.unix)),
-            local::Recall::Unknown => Recall::Answer(Verdict::Rejected(INVALID, AnsweredBy::LocalUnknown)),
+            local::Recall::Unknown => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
             local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
         }
     }
@@ -117,26 +129,38 @@ impl TokenSource {
         let store = Arc::clone(&self.store);
         let ask = || {
             let store = Arc::clone(&store);
-            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.map(fact)) }
+            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.and_then(fact)) }
         };
         let loaded = self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
         let verdict = match loaded {
             Loaded::Known(known) => judge(known, AnsweredBy::Store, self.clock.unix()),
             Loaded::Stale(known) => judge(known, AnsweredBy::Stale, self.clock.unix()),
-            Loaded::Unknown => Verdict::Rejected(INVALID, AnsweredBy::Store),
+            Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
         };
         Ok((verdict, Effects::default()))
     }
+
+    /// A token that nobody knows, under 64 bits of a keyed digest: a public id that says nothing of it.
+    fn unknown(&self, key: CredentialKey, answered_by: AnsweredBy) -> Verdict {
+        let mut context = hmac::Context::with_key(&self.unknown_ids);
+        context.update(&[key.family as u8]);
+        context.update(&key.digest.0);
+        let tag = context.sign();
+        let id = tag.as_ref().first_chunk().map(|first| CredentialId(u64::from_be_bytes(*first)));
+        Verdict::Rejected(INVALID, answered_by, id)
+    }
 }
 
-fn fact(found: FoundToken) -> Fact {
-    Fact { id: found.id, expires: found.expires, user: found.user }
+/// Credentials made before the user's `not_before` are void.
+fn fact(found: FoundToken) -> Option<Fact> {
+    let is_void = found.created.0 < found.user.not_before;
+    (!is_void).then_some(Fact { id: found.id, expires: found.expires, user: found.user })
 }
 
 /// An expired token is like one that never was: knox answers so, and it tells a finder least.
 fn judge(known: Known, answered_by: AnsweredBy, now: UnixSeconds) -> Verdict {
     if known.is_expired(now) {
-        Verdict::Rejected(INVALID, answered_by)
+        Verdict::Rejected(INVALID, answered_by, Some(known.id))
     } else if known.user.user.is_active {
         let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
         Verdict::Verified(identity, answered_by)

@@ -1,0 +1,404 @@
+//! The composition root: the only place that knows every concrete type.
+//!
+//! A runtime of one thread for each core, which accepts, decides and forwards, and never waits for anything but
+//! sockets; one runtime of several threads for all that is slow (SQL, password hashing).
+
+pub mod demo;
+mod deployment;
+mod echo;
+mod plan;
+mod summary;
+mod watch;
+
+use crate::accept::activity::Patience;
+use crate::accept::connection::{ConnectionSettings, Connections, Service};
+use crate::accept::limits::ConnectionLimits;
+use crate::accept::listener;
+use crate::accept::peer::Peer;
+use crate::accept::server::{Cores, Inbox, Server};
+use crate::accept::tls::{self, TlsError};
+use crate::authenticate::scheme::Scheme;
+use crate::cache::local::{CacheSettings, LocalCache};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, HostPattern, Limits, StoreUrl};
+use crate::credentials::{Credentials, TokenPolicy};
+use crate::forward::upstream::Upstream;
+use crate::gateway::Gateway;
+use crate::password::Passwords;
+use crate::respond::record::RecordedBody;
+use crate::store::sqlite::{Sqlite, SqliteOptions};
+use crate::store::{Store, StoreError};
+use crate::telemetry::{AccessLog, Observer};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use crate::app::summary::log_summary;
+
+/// Threads for what is slow: SQL has a thread for each connection besides.
+const SLOW_THREADS: usize = 2;
+/// How often each core looks through its idle connections to upstreams.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why doorward cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store {}", path.display())]
+    Store {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The deployment key cannot be read or made.
+    #[error("cannot use the deployment key {}", path.display())]
+    DeploymentKey {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An upstream's TLS cannot be set up.
+    #[error("cannot set TLS up for the upstream {name}")]
+    Upstream {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A thread or runtime cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    /// The system gave no randomness.
+    #[error(transparent)]
+    NoRandomness(#[from] crate::secret::NoRandomness),
+}
+
+/// What a start may be given besides the configuration; tests give some.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told of finished requests.
+    pub observer: Arc<dyn Observer>,
+    /// Schemes that stand in for the configured instances of these names.
+    pub schemes: Vec<(String, Arc<dyn Scheme>)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock::new()), observer: Arc::new(AccessLog), schemes: Vec::new() }
+    }
+}
+
+/// The store and what is built on it: enough for the commands.
+#[derive(Debug, Clone)]
+pub struct Backing {
+    /// Where users and tokens are.
+    pub store: Arc<dyn Store>,
+    /// Copies of look-ups.
+    pub cache: Arc<LocalCache>,
+    /// The only writer.
+    pub credentials: Arc<Credentials>,
+}
+
+impl Backing {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or the threads for passwords cannot be started.
+    pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, AppError> {
+        let StoreUrl::Sqlite(path) = &config.store.url;
+        let store = Sqlite::open(path, SqliteOptions::default()).await;
+        let store: Arc<dyn Store> =
+            Arc::new(store.map_err(|source| AppError::Store { path: path.clone(), source })?);
+        let cache = Arc::new(LocalCache::new(CacheSettings {
+            capacity_bytes: config.cache.capacity,
+            revocation_bound: config.cache.revocation_bound,
+            negative_ttl: config.cache.negative_ttl,
+        }));
+        let passwords = Passwords::new(Passwords::threads_default(), config.limits.password_queue);
+        let passwords = Arc::new(passwords.map_err(AppError::Thread)?);
+        let policy = TokenPolicy { ttl: config.tokens.ttl, prefix: config.tokens.prefix.clone() };
+        let credentials =
+            Credentials::new(Arc::clone(&store), Arc::clone(&cache), passwords, Arc::clone(clock), policy);
+        Ok(Self { store, cache, credentials: Arc::new(credentials) })
+    }
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    certificate: PathBuf,
+    backing: Backing,
+    stop: CancellationToken,
+    cores: Vec<JoinHandle<()>>,
+    slow: Option<Runtime>,
+}
+
+impl Running {
+    /// Starts. Blocks until it serves; must not be called on a runtime.
+    ///
+    /// # Errors
+    /// If anything that the configuration names cannot be used.
+    pub fn start(config: &Config, options: Options) -> Result<Self, AppError> {
+        let slow = Builder::new_multi_thread()
+            .worker_threads(SLOW_THREADS)
+            .thread_name("slow")
+            .enable_all()
+            .build()
+            .map_err(AppError::Thread)?;
+        let mut certificates = config.tls.certificates.clone();
+        if certificates.is_empty() {
+            certificates.push(tls::self_signed(&config.tls.self_signed_directory, &hosts(config))?);
+        }
+        let certificate = certificates.first().map(|files| files.cert.clone()).unwrap_or_default();
+        let tls = tls::server_config(&config.tls, &certificates)?;
+        let deployment_key = deployment::key(&config.deployment.key)?;
+        let backing = slow.block_on(Backing::open(config, &options.clock))?;
+        let workers = config.listen.workers.get();
+        let upstreams = plan::upstreams(config, workers)?;
+        let gateway = plan::gateway(&plan::Parts {
+            config,
+            options: &options,
+            backing: &backing,
+            upstreams: &upstreams,
+            slow: slow.handle(),
+            deployment_key: &deployment_key,
+        })?;
+        let stop = CancellationToken::new();
+        slow.spawn(watch::watch(backing.clone(), Arc::clone(&options.clock), stop.clone()));
+        slow.spawn(watch::prune(backing.clone(), Arc::clone(&options.clock), stop.clone()));
+        let connections = Arc::new(Connections {
+            tls,
+            service: GatewayService(Arc::new(gateway)),
+            settings: connection_settings(&config.limits),
+            clock: options.clock,
+            stop: stop.clone(),
+        });
+        let (addresses, sockets) = bind(&config.listen.https, workers)?;
+        let spawned = Spawned { connections, upstreams, config, stop: stop.clone() };
+        let cores = spawned.cores(sockets)?;
+        Ok(Self { addresses, certificate, backing, stop, cores, slow: Some(slow) })
+    }
+
+    /// Addresses that are listened on; a port 0 in the configuration is the real one here.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// PEM file of the certificate that clients see by default.
+    pub fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// The only writer of users and tokens.
+    pub fn credentials(&self) -> &Arc<Credentials> {
+        &self.backing.credentials
+    }
+
+    /// The local cache.
+    pub fn cache(&self) -> &Arc<LocalCache> {
+        &self.backing.cache
+    }
+
+    /// Runs a future on the slow runtime; must not be called on a runtime. `None` once stopped.
+    pub fn block_on<F: Future>(&self, future: F) -> Option<F::Output> {
+        self.slow.as_ref().map(|slow| slow.block_on(future))
+    }
+
+    /// Stops accepting; what is under way is finished, within `drain_time`. Does not wait.
+    pub fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops and waits until everything has ended. Must not be called on a runtime.
+    pub fn stop(mut self) {
+        self.stop.cancel();
+        for core in self.cores.drain(..) {
+            if core.join().is_err() {
+                tracing::error!("a core ended with a panic");
+            }
+        }
+        if let Some(slow) = self.slow.take() {
+            slow.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // A runtime must not be dropped inside another one: that panics.
+        if let Some(slow) = self.slow.take() {
+            slow.shutdown_background();
+        }
+    }
+}
+
+/// The gateway as the connections' service.
+#[derive(Debug, Clone)]
+struct GatewayService(Arc<Gateway>);
+
+impl Service for GatewayService {
+    type Body = RecordedBody;
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<RecordedBody> {
+        self.0.handle(request, peer).await
+    }
+}
+
+/// Everything that the cores are started with.
+struct Spawned<'a> {
+    connections: Arc<Connections<GatewayService>>,
+    upstreams: Vec<Arc<Upstream>>,
+    config: &'a Config,
+    stop: CancellationToken,
+}
+
+impl Spawned<'_> {
+    /// Starts a thread for each core; `sockets` are by core.
+    fn cores(self, sockets: Vec<Vec<TcpListener>>) -> Result<Vec<JoinHandle<()>>, AppError> {
+        let limits = &self.config.limits;
+        let trusted = self.config.clients.trusted_proxies.clone();
+        let counted =
+            Arc::new(ConnectionLimits::new(limits.connections, limits.connections_per_address, trusted));
+        let (cores, inboxes) = Cores::new(sockets.len());
+        let numbered = sockets.into_iter().zip(inboxes).enumerate();
+        numbered
+            .map(|(me, (listeners, inbox))| {
+                let server = Arc::new(Server {
+                    me,
+                    cores: cores.clone(),
+                    connections: Arc::clone(&self.connections),
+                    limits: Arc::clone(&counted),
+                    tasks: TaskTracker::new(),
+                });
+                let core = Core {
+                    server,
+                    listeners,
+                    inbox,
+                    upstreams: self.upstreams.clone(),
+                    stop: self.stop.clone(),
+                };
+                let drain_time = limits.drain_time;
+                let thread = std::thread::Builder::new().name(format!("core-{me}"));
+                thread.spawn(move || core.run(drain_time)).map_err(AppError::Thread)
+            })
+            .collect()
+    }
+}
+
+/// One core's work.
+struct Core {
+    server: Arc<Server<GatewayService>>,
+    listeners: Vec<TcpListener>,
+    inbox: Inbox,
+    upstreams: Vec<Arc<Upstream>>,
+    stop: CancellationToken,
+}
+
+impl Core {
+    fn run(self, drain_time: Duration) {
+        crate::forward::core::enter(self.server.me);
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(self.serve(drain_time)),
+            Err(error) => tracing::error!(%error, "a core cannot start"),
+        }
+    }
+
+    async fn serve(self, drain_time: Duration) {
+        let Self { server, listeners, inbox, upstreams, stop } = self;
+        let accepting = TaskTracker::new();
+        for listener in listeners {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => drop(accepting.spawn(Arc::clone(&server).accept(listener, stop.clone()))),
+                Err(error) => tracing::error!(%error, "cannot listen"),
+            }
+        }
+        drop(accepting.spawn(Arc::clone(&server).take_over(inbox, stop.clone())));
+        let me = server.me;
+        let sweeper = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                for upstream in &upstreams {
+                    upstream.sweep(me);
+                }
+            }
+        });
+        stop.cancelled().await;
+        accepting.close();
+        accepting.wait().await;
+        server.tasks.close();
+        if tokio::time::timeout(drain_time, server.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = server.tasks.len(), "connections are cut off: drain_time is over");
+        }
+        sweeper.abort();
+    }
+}
+
+/// Binds every address for every core; the sockets by core.
+fn bind(
+    addresses: &[SocketAddr],
+    cores: usize,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), AppError> {
+    let mut bound = Vec::new();
+    let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
+    for address in addresses {
+        let failed = |source| AppError::Listen { address: *address, source };
+        let sockets = listener::bind(*address, cores).map_err(failed)?;
+        if let Some(first) = sockets.first() {
+            bound.push(first.local_addr().map_err(failed)?);
+        }
+        for (core, socket) in by_core.iter_mut().zip(sockets) {
+            core.push(socket);
+        }
+    }
+    Ok((bound, by_core))
+}
+
+/// Hosts that routes name: the self-signed certificate is for them too.
+fn hosts(config: &Config) -> Vec<String> {
+    let named = |host: &HostPattern| match host {
+        HostPattern::Exact(host) => Some(host.clone()),
+        HostPattern::Any | HostPattern::Wildcard(_) => None,
+    };
+    config.routes.iter().filter_map(|route| named(&route.host)).collect()
+}
+
+fn connection_settings(limits: &Limits) -> ConnectionSettings {
+    ConnectionSettings {
+        handshake_time: limits.handshake_time,
+        patience: Patience {
+            header_time: limits.header_time,
+            keep_alive: limits.keep_alive,
+            send_idle: limits.send_idle,
+        },
+        header_bytes: limits.header_bytes,
+        header_count: limits.header_count,
+        streams: limits.streams_per_connection,
+        linger_time: limits.unread_body_time,
+        linger_bytes: limits.unread_body,
+    }
+}

@@ -1,0 +1,199 @@
+//! From the configuration to the gateway: upstreams, schemes, and a plan for each route.
+
+use crate::accept::body::DrainLimits;
+use crate::accept::head::Sanitiser;
+use crate::app::{AppError, Backing, Options};
+use crate::authenticate::Authenticator;
+use crate::authenticate::scheme::Scheme;
+use crate::authenticate::schemes::token::{TokenScheme, TokenSource};
+use crate::authenticate::slow::SlowSide;
+use crate::config::{self, Config, Route, SchemeConfig};
+use crate::endpoint::obtain_token::ObtainToken;
+use crate::forward::upstream::{Upstream, UpstreamSettings};
+use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
+use crate::gateway::{Action, Gateway, Plan, RequestIds};
+use crate::header::guarded::GuardedNames;
+use crate::respond::record::{Names, Reporting};
+use crate::route::{Place, Routes};
+use crate::secret::{NoRandomness, Secret};
+use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// The upstreams, in the order of the configuration.
+pub(in crate::app) fn upstreams(config: &Config, cores: usize) -> Result<Vec<Arc<Upstream>>, AppError> {
+    let make = |upstream: &config::Upstream| {
+        let failed = |source| AppError::Upstream { name: upstream.name.clone(), source };
+        let is_tls = |server: &config::ServerAddress| matches!(server, config::ServerAddress::Https { .. });
+        let tls = if upstream.servers.iter().any(is_tls) {
+            Some(client_config(upstream.ca.as_deref()).map_err(failed)?)
+        } else {
+            None
+        };
+        let settings = UpstreamSettings { config: upstream, cores, tls };
+        Upstream::new(&settings).map(Arc::new).map_err(|error| failed(error.into()))
+    };
+    config.upstreams.iter().map(make).collect()
+}
+
+/// TLS towards upstreams: verified against the system's trust anchors, or the configured ones alone.
+fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in CertificateDer::pem_file_iter(path)? {
+                roots.add(certificate?)?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// What the gateway is made of.
+#[derive(Debug)]
+pub(in crate::app) struct Parts<'a> {
+    pub(in crate::app) config: &'a Config,
+    pub(in crate::app) options: &'a Options,
+    pub(in crate::app) backing: &'a Backing,
+    pub(in crate::app) upstreams: &'a [Arc<Upstream>],
+    pub(in crate::app) slow: &'a Handle,
+    pub(in crate::app) deployment_key: &'a Secret,
+}
+
+/// The gateway.
+pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
+    let Config { identity, clients, limits, .. } = parts.config;
+    let ours = [
+        Some(&identity.user),
+        identity.groups.as_ref(),
+        identity.email.as_ref(),
+        identity.auth_type.as_ref(),
+    ];
+    let schemes = schemes(parts);
+    let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time);
+    let planned = parts
+        .config
+        .routes
+        .iter()
+        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow)?)));
+    let mut process = [0; 8];
+    getrandom::fill(&mut process).map_err(|_| NoRandomness)?;
+    Ok(Gateway {
+        // The configuration has no dangling references, so none is left out.
+        routes: Routes::new(planned.flatten()),
+        sanitiser: Sanitiser {
+            guarded: GuardedNames::new(ours.into_iter().flatten()),
+            trusted_proxies: clients.trusted_proxies.clone(),
+            target_bytes: limits.target_bytes,
+            header_count: limits.header_count,
+        },
+        drain: DrainLimits {
+            bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
+            time_max: limits.unread_body_time,
+        },
+        reporting: Reporting {
+            observer: Arc::clone(&parts.options.observer),
+            clock: Arc::clone(&parts.options.clock),
+        },
+        request_ids: RequestIds::new(u64::from_be_bytes(process)),
+    })
+}
+
+/// All instances, in the order of the configuration.
+fn schemes(parts: &Parts<'_>) -> Vec<Arc<dyn Scheme>> {
+    let source = Arc::new(TokenSource::new(
+        Arc::clone(&parts.backing.cache),
+        Arc::clone(&parts.backing.store),
+        Arc::clone(&parts.options.clock),
+        parts.deployment_key,
+    ));
+    let make = |instance: &config::SchemeInstance| -> Arc<dyn Scheme> {
+        let given = parts.options.schemes.iter().find(|(name, _)| *name == instance.name);
+        match (given, &instance.kind) {
+            (Some((_, scheme)), _) => Arc::clone(scheme),
+            (None, SchemeConfig::Token { keyword }) => {
+                Arc::new(TokenScheme::new(keyword, Arc::clone(&source)))
+            }
+        }
+    };
+    parts.config.authentication.schemes.iter().map(make).collect()
+}
+
+fn place(config: &Config, route: &Route) -> Place {
+    let ignores_case = match route.action {
+        config::Action::Forward { upstream } => {
+            config.upstreams.get(upstream).is_some_and(|u| u.case_insensitive)
+        }
+        config::Action::ObtainToken => false,
+    };
+    Place { host: route.host.clone(), path: route.path.clone(), methods: route.methods.clone(), ignores_case }
+}
+
+fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &SlowSide) -> Option<Plan> {
+    let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
+    let authenticator = Authenticator::new(named.collect::<Option<_>>()?, slow.clone());
+    let limits = &parts.config.limits;
+    let (action, upstream) = match route.action {
+        config::Action::Forward { upstream } => {
+            let upstream = Arc::clone(parts.upstreams.get(upstream)?);
+            let name = upstream.name.clone();
+            let forwarder = Forwarder {
+                upstream,
+                headers: forward_headers(parts.config, route),
+                body_idle: limits.body_idle,
+                head_limits: HeadLimits {
+                    bytes_max: limits.upstream_header_bytes,
+                    fields_max: limits.header_count,
+                },
+            };
+            (Action::Forward(forwarder), Some(name))
+        }
+        config::Action::ObtainToken => {
+            let handler = ObtainToken {
+                credentials: Arc::clone(&parts.backing.credentials),
+                slow: slow.clone(),
+                body_time: limits.body_idle,
+            };
+            (Action::ObtainToken(handler), None)
+        }
+    };
+    let allow = route.methods.as_ref().map(|methods| {
+        let methods: Vec<_> = methods.iter().map(http::Method::as_str).collect();
+        HeaderValue::from_str(&methods.join(", "))
+    });
+    Some(Plan {
+        names: Arc::new(Names { route: route.name.clone(), upstream }),
+        authenticator,
+        permission: route.permission.clone(),
+        body_bytes_max: route.max_body,
+        stale_while_unreachable: route.stale_while_unreachable,
+        allow: allow.transpose().ok().flatten(),
+        action,
+    })
+}
+
+fn forward_headers(config: &Config, route: &Route) -> ForwardHeaders {
+    let identity = &config.identity;
+    ForwardHeaders {
+        user: identity.user.clone(),
+        groups: identity.groups.clone(),
+        email: identity.email.clone(),
+        auth_type: identity.auth_type.clone(),
+        forwards_verified: identity.forward_credentials,
+        passes_unverified: route.pass_unverified,
+        strip_prefix: route.strip_prefix.then(|| route.path.clone()),
+    }
+}

@@ -1,0 +1,103 @@
+//! Keeps the local cache true: what other processes commit to the store is found and dropped.
+
+use crate::app::Backing;
+use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
+use crate::clock::Clock;
+use crate::identity::Family;
+use crate::store::{Change, ChangeFeed};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks; a look takes about 0.1 ms when nothing has changed.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Between two attempts to open a feed.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+/// Failures in a row after which the feed is opened anew.
+const FAILURES_MAX: u32 = 20;
+/// Between two prunings of the store.
+const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Watches until stopped.
+pub(in crate::app) async fn watch(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match backing.store.change_feed().await {
+            Ok(feed) => {
+                // What was committed before this feed began is in no feed.
+                backing.cache.invalidate(Invalidation::Everything);
+                follow(feed, &backing.cache, clock.as_ref(), &stop).await;
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot watch the store for changes"
+                );
+                pause(REOPEN_INTERVAL, &stop).await;
+            }
+        }
+    }
+}
+
+/// Follows one feed; returns when it is of no use any more.
+async fn follow(
+    mut feed: Box<dyn ChangeFeed>,
+    cache: &LocalCache,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+) {
+    let mut failures = 0;
+    while failures < FAILURES_MAX && !stop.is_cancelled() {
+        let asked = clock.monotonic();
+        match feed.changes().await {
+            Ok(changes) => {
+                if failures > 0 {
+                    tracing::info!("the store can be watched again");
+                }
+                failures = 0;
+                for change in &changes {
+                    cache.invalidate(invalidation(*change));
+                }
+                if !changes.is_empty() {
+                    cache.forget_unknown();
+                }
+                // As of the moment before the question, all that had changed is dropped now.
+                cache.prove(asked);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot watch the store for changes"
+                    );
+                }
+                failures += 1;
+            }
+        }
+        pause(INTERVAL, stop).await;
+    }
+}
+
+fn invalidation(change: Change) -> Invalidation {
+    match change {
+        Change::Token(digest) => Invalidation::Credential(CredentialKey { digest, family: Family::Doorward }),
+        Change::User(user) => Invalidation::User(user),
+        Change::Everything => Invalidation::Everything,
+    }
+}
+
+/// Forgets what nobody needs any more, now and then.
+pub(in crate::app) async fn prune(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        pause(PRUNE_INTERVAL, &stop).await;
+        if let Err(error) = backing.store.prune(clock.unix()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot prune the store");
+        }
+    }
+}
+
+async fn pause(time: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stop.cancelled() => {}
+    }
+}

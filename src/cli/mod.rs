@@ -1,0 +1,93 @@
+//! The command line: arguments, one function for each command, and what people read.
+//!
+//! Secrets never come in an argument, where every user of the machine can see them: passwords come from a prompt
+//! or from standard input.
+
+mod run;
+mod secrets;
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub use crate::cli::run::run;
+
+/// A reverse-proxy authentication gateway that speaks Django REST Framework's wire contract.
+#[derive(Debug, Parser)]
+#[command(name = "doorward", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "DOORWARD_CONFIG",
+        default_value = "doorward.toml"
+    )]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole gateway in a minute: a built-in upstream, one user, three commands to paste.
+    Demo,
+    /// Check the configuration and tell everything that is wrong with it.
+    Check,
+    /// Serve until stopped (Ctrl-C or SIGTERM); requests under way are finished.
+    Serve,
+    /// Manage users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Manage tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// Users.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; the password comes from a prompt, or is the first line of standard input.
+    Add(AddUser),
+}
+
+/// A user to be added.
+#[derive(Debug, Args)]
+pub struct AddUser {
+    /// The name; compared exactly.
+    pub username: String,
+    /// An e-mail address.
+    #[arg(long, default_value = "")]
+    pub email: String,
+    /// For routes with the permission `staff`.
+    #[arg(long)]
+    pub staff: bool,
+    /// A group; may be given several times.
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
+}
+
+/// Tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token for a user and print it: the only time that it is shown.
+    Create(CreateToken),
+}
+
+/// A token to be made.
+#[derive(Debug, Args)]
+pub struct CreateToken {
+    /// Whose.
+    pub username: String,
+    /// A name for people.
+    #[arg(long, default_value = "")]
+    pub name: String,
+}
+
+/// Exit code of a command that a second signal cut short: 128 and the signal's number.
+pub(in crate::cli) fn signalled(number: u8) -> ExitCode {
+    ExitCode::from(128_u8.saturating_add(number))
+}
