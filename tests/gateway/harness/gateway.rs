@@ -1,0 +1,92 @@
+//! The gateway under test, started in this process; the only file that knows its API.
+//!
+//! Started in a directory of its own, so that certificate, key and database are new and go away.
+
+use doorward::app::Running;
+use doorward::clock::SystemClock;
+use doorward::config::Config;
+use doorward::credentials::NewAccount;
+use doorward::secret::Secret;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A running gateway; stopped when dropped.
+pub(crate) struct TestGateway {
+    running: Option<Running>,
+    /// Certificate, key and database; goes away with this.
+    _directory: TempDir,
+}
+
+impl TestGateway {
+    /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
+    pub(crate) fn start(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("doorward.toml");
+        std::fs::write(&source, text).unwrap();
+        let config = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let running = Running::start(config, Arc::new(SystemClock::new())).unwrap();
+        Self { running: Some(running), _directory: directory }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().addresses()[0]
+    }
+
+    /// Makes a user. Call it outside of a runtime, as all below.
+    pub(crate) fn user(&self, username: &str, password: &str) {
+        self.account(NewAccount {
+            username: username.to_owned(),
+            password: Secret::new(password),
+            email: String::new(),
+            is_staff: false,
+            groups: Vec::new(),
+        });
+    }
+
+    /// Makes a user with groups and an e-mail address.
+    pub(crate) fn member(&self, username: &str, groups: &[&str], email: &str) {
+        self.account(NewAccount {
+            username: username.to_owned(),
+            password: Secret::new("correct horse battery staple"),
+            email: email.to_owned(),
+            is_staff: false,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        });
+    }
+
+    fn account(&self, account: NewAccount) {
+        let running = self.running();
+        running.block_on(running.credentials().add_user(account)).unwrap();
+    }
+
+    pub(crate) fn deactivate(&self, username: &str) {
+        let running = self.running();
+        running.block_on(running.credentials().set_active(username, false)).unwrap();
+    }
+
+    /// Makes a token for a user.
+    pub(crate) fn token(&self, username: &str) -> String {
+        let running = self.running();
+        let made = running.block_on(running.credentials().create_token(username, "test", None)).unwrap();
+        String::from_utf8(made.key.expose().to_vec()).unwrap()
+    }
+
+    /// Stores a token whose key is known.
+    pub(crate) fn import_token(&self, username: &str, key: &str) {
+        let running = self.running();
+        running.block_on(running.credentials().import_token(username, Secret::new(key))).unwrap();
+    }
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop();
+        }
+    }
+}

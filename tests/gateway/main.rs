@@ -1,0 +1,19 @@
+//! End-to-end tests over real sockets and TLS: bytes in, bytes out, nothing known of modules.
+//!
+//! One binary for all of them, since linking the gateway takes longer than running most files. Every case runs over
+//! HTTP/1.1 and HTTP/2 unless only one of them can express it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "test code: a panic is a failed test"
+)]
+
+mod harness;
+
+mod identity;
+mod routing;
+mod upstream;
