@@ -300,7 +300,8 @@ fn a_second_gateway_on_the_same_address_is_an_error_that_says_so() {
 #[test]
 fn secrets_are_not_taken_from_arguments() {
     let home = Home::new();
-    for arguments in [&["user", "add", "alice", "--password", PASSWORD][..], &["user", "add", "alice", PASSWORD]]
+    for arguments in
+        [&["user", "add", "alice", "--password", PASSWORD][..], &["user", "add", "alice", PASSWORD]]
     {
         let refused = home.run(arguments);
         assert_eq!((refused.code, refused.output.as_str()), (2, ""));
