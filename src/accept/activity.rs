@@ -232,7 +232,7 @@ mod tests {
         let mut one = activity.begin(true);
         let two = activity.begin(true);
         one.wait_for_client(true);
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         assert_eq!(activity.judge(&PATIENCE), Judgement::Keep, "the other one waits for its upstream");
         drop(two);
         clock.advance(Duration::from_secs(30));

@@ -64,6 +64,9 @@ const RESETS_PENDING_MAX: usize = 20;
 /// Streams that we reset for a client's errors before the connection ends (CVE-2025-8671).
 const RESETS_OURS_MAX: usize = 100;
 
+/// An answer on its way.
+type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<B>>, Infallible>> + Send>>;
+
 /// Everything that connections share.
 #[derive(Debug)]
 pub struct Connections<S> {
@@ -148,14 +151,14 @@ impl<S: Service> Connections<S> {
         Request<Incoming>,
         Response = Response<TrackedBody<S::Body>>,
         Error = Infallible,
-        Future = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<S::Body>>, Infallible>> + Send>>,
+        Future = Answering<S::Body>,
     > + use<S> {
         let service = self.service.clone();
         service_fn(move |request| {
             let in_flight = activity.begin(tells_heads);
             let service = service.clone();
             // Boxed for each request, so that an idle connection does not hold the room.
-            let answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+            let answer: Answering<S::Body> = Box::pin(async move {
                 let response = service.answer(request, peer).await;
                 Ok(response.map(|body| TrackedBody::new(body, in_flight)))
             });

@@ -8,7 +8,8 @@ use crate::header::authority::Authority;
 use crate::header::guarded::GuardedNames;
 use crate::header::target::{Target, TargetError};
 use crate::trace::Trace;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -129,6 +130,7 @@ impl Sanitiser {
             return Err(AcceptError::TooManyHeaders);
         }
         check_framing(version, &headers)?;
+        check_form(&uri)?;
         let authority = authority(uri.authority(), &mut headers, version)?;
         let target =
             uri.into_parts().path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
@@ -183,6 +185,17 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), AcceptErro
     let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     let is_plain = version == Version::HTTP_11 && !headers.contains_key(header::CONTENT_LENGTH);
     if is_chunked && is_plain { Ok(()) } else { Err(AcceptError::Framing) }
+}
+
+/// RFC 9112 section 3.2: a path, or an absolute target of HTTP. `host:port` alone is for CONNECT, and another
+/// scheme is another protocol.
+fn check_form(uri: &Uri) -> Result<(), AcceptError> {
+    let is_http = |scheme: &Scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+    match (uri.scheme(), uri.authority()) {
+        (None, None) => Ok(()),
+        (Some(scheme), Some(_)) if is_http(scheme) => Ok(()),
+        _ => Err(AcceptError::BadTarget(TargetError::NotAPath)),
+    }
 }
 
 /// RFC 9112 section 3.2.2: the authority of an absolute target replaces Host; RFC 9113 section 8.3.1: so does
@@ -282,6 +295,14 @@ mod tests {
     fn authority_of_an_absolute_target_wins() {
         let (head, _) = sanitise(get("http://other.example:81/x")).unwrap();
         assert_eq!((head.authority.host(), head.target.path()), ("other.example", "/x"));
+    }
+
+    #[test]
+    fn targets_that_are_no_path_of_http_are_refused() {
+        for target in ["example.com", "example.com:443", "ftp://example.com/x", "*"] {
+            let refused = sanitise(get(target)).err();
+            assert_eq!(refused, Some(AcceptError::BadTarget(TargetError::NotAPath)), "{target}");
+        }
     }
 
     #[test]

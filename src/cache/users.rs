@@ -61,7 +61,7 @@ impl UserRecord {
 }
 
 /// Registers that a user's hash picks one of; a power of two.
-const SHARDS: usize = 64;
+const SHARDS: u8 = 64;
 
 /// The records in use, by user.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Users {
     }
 
     fn shard(&self, user: UserId) -> Option<&Mutex<Shard>> {
-        let place = usize::try_from(user.0.rem_euclid(SHARDS as i64)).unwrap_or(0);
+        let place = usize::try_from(user.0.rem_euclid(i64::from(SHARDS))).unwrap_or(0);
         self.shards.get(place)
     }
 }
@@ -207,6 +207,6 @@ mod tests {
             users.adopt(user(id, "a"), Monotonic(1));
         }
         let kept: usize = users.shards.iter().map(|shard| shard.lock().records.len()).sum();
-        assert!(kept <= SHARDS * Shard::SWEEP_AT_LEAST, "{kept}");
+        assert!(kept <= usize::from(SHARDS) * Shard::SWEEP_AT_LEAST, "{kept}");
     }
 }

@@ -99,14 +99,14 @@ impl ObtainToken {
             Ok(Some(CreatedToken { key, id: _ })) => Ok(key),
             // The user went away between the two calls.
             Ok(None) | Err(SlowError::Failed(CredentialsError::NoSuchUser)) => Err(Refused::Login),
-            Err(error) => Err(Refused::of(error)),
+            Err(error) => Err(Refused::of(&error)),
         }
     }
 }
 
 impl Refused {
-    fn of(error: SlowError<CredentialsError>) -> Self {
-        tracing::warn!(error = &error as &dyn std::error::Error, "no token was made");
+    fn of(error: &SlowError<CredentialsError>) -> Self {
+        tracing::warn!(error = error as &dyn std::error::Error, "no token was made");
         match error {
             SlowError::Busy | SlowError::Failed(CredentialsError::Password(PasswordError::Busy)) => {
                 Self::Busy

@@ -57,7 +57,10 @@ pub(in crate::forward) async fn send(
         answer = exchange.head(method, forwarder.head_limits).await;
     }
     match answer {
-        Ok(ResponseHead { response, left, is_reusable }) => {
+        Ok(ResponseHead { mut response, left, is_reusable }) => {
+            for name in forwarder.headers.identity_names() {
+                response.headers_mut().remove(name);
+            }
             Ok(response.map(|()| UpstreamBody::new(exchange, left, is_reusable)))
         }
         Err(error) => {

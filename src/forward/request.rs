@@ -29,6 +29,14 @@ pub struct ForwardHeaders {
     pub strip_prefix: Option<String>,
 }
 
+impl ForwardHeaders {
+    /// Names that tell of identities: an upstream's answer may not use them.
+    pub(in crate::forward) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
+        let optional = [&self.groups, &self.email, &self.auth_type];
+        std::iter::once(&self.user).chain(optional.into_iter().flatten())
+    }
+}
+
 /// Everything that the head of one request is written from.
 #[derive(Debug)]
 pub(in crate::forward) struct HeadWriter<'a> {
@@ -117,7 +125,9 @@ impl HeadWriter<'_> {
                 (&self.settings.auth_type, identity.scheme.name().as_bytes()),
             ];
             for (name, value) in optional {
-                if let Some(name) = name {
+                if let Some(name) = name
+                    && !value.is_empty()
+                {
                     field(out, name.as_str(), value);
                 }
             }

@@ -157,10 +157,10 @@ fn length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok().filter(|_| is_digits)?.parse().ok()
 }
 
-/// Fields that only a gateway may act on, or that would tell of identities: never passed to clients.
+/// Fields that only a gateway may act on: never passed to clients.
 fn is_ours(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.starts_with("x-accel-") || matches!(name, "x-sendfile" | "x-lighttpd-send-file" | "remote-user")
+    name.starts_with("x-accel-") || matches!(name, "x-sendfile" | "x-lighttpd-send-file")
 }
 
 #[cfg(test)]

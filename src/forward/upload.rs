@@ -114,13 +114,12 @@ impl Upload {
             // Before the first write, so that a head and a small body leave in one segment.
             if self.data.is_empty() {
                 match self.poll_body(cx) {
-                    Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Body(error))),
                     Poll::Pending if self.lines.is_empty() && !self.needs_flush => {
                         self.waits_for = WaitsFor::Client;
                         return Poll::Pending;
                     }
-                    Poll::Pending => {}
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
             }
             self.waits_for = WaitsFor::Upstream;

@@ -113,7 +113,7 @@ impl Upstream {
         Ok(Self {
             name: config.name.clone(),
             host: config.host.clone(),
-            timeout: config.timeout.clone(),
+            timeout: config.timeout,
             queue_time: config.queue_time,
             servers: servers.collect::<Result<_, _>>()?,
             balance: config.balance,
@@ -267,7 +267,7 @@ impl Server {
             Ok(found) => *self.resolved.lock() = found.collect(),
             Err(error) if self.resolved.lock().is_empty() => return Err(error),
             Err(error) => {
-                tracing::warn!(upstream.address = %self.authority, %error, "name not resolved: using the last known addresses")
+                tracing::warn!(upstream.address = %self.authority, %error, "name not resolved: using the last known addresses");
             }
         }
         let addresses = self.resolved.lock().clone();

@@ -80,7 +80,10 @@ impl Decoder {
                     let Some(line) = take_line(input, room)? else { return Ok(Piece::NeedsInput) };
                     self.0 = match line.len() {
                         0 => State::Done,
-                        length => State::Trailer { read: read.saturating_add(length).saturating_add(2) },
+                        length if is_field(&line) => {
+                            State::Trailer { read: read.saturating_add(length).saturating_add(2) }
+                        }
+                        _ => return Err(MalformedChunk),
                     };
                 }
             }
@@ -100,6 +103,13 @@ fn take_line(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, Ma
         return Err(MalformedChunk);
     }
     Ok(Some(line.slice_ref(content)))
+}
+
+/// Whether a trailer line begins with the name of a field (RFC 9112 section 5).
+fn is_field(line: &[u8]) -> bool {
+    let mut parts = line.splitn(2, |byte| *byte == b':');
+    let name = parts.next().unwrap_or_default();
+    parts.next().is_some() && http::HeaderName::from_bytes(name).is_ok()
 }
 
 /// `chunk-size [ chunk-ext ]`: 1 to 16 hex digits, then nothing or `;`.
@@ -162,6 +172,9 @@ mod tests {
             b"5\r\nhello\n0\r\n\r\n",
             b"5\rx\r\nhello",
             b"0\r\n\n",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\nbad name: x\r\n\r\n",
+            b"0\r\n folded: x\r\n\r\n",
         ] {
             assert_eq!(decode(input, 1), Err(MalformedChunk), "{:?}", String::from_utf8_lossy(input));
         }

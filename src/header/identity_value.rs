@@ -62,7 +62,7 @@ mod tests {
         let mut i = 0;
         while i < bytes.len() {
             if bytes[i] == b'%' {
-                out.push(u8::from_str_radix(&value[i + 1..i + 3], 16).unwrap());
+                out.push(u8::from_str_radix(value.get(i + 1..i + 3).unwrap(), 16).unwrap());
                 i += 3;
             } else {
                 out.push(bytes[i]);

@@ -160,7 +160,7 @@ fn decode(path: &str) -> Result<Decoded, TargetError> {
             0..=0x1f | 0x7f => return Err(TargetError::Control),
             b'%' if starts_with_escape(&bytes) => return Err(TargetError::DoubleEncoding),
             _ if is_unreserved(value) || (!is_escaped && is_path_byte(value)) => {
-                normal.push(char::from(value))
+                normal.push(char::from(value));
             }
             // Reserved characters keep their encoding: RFC 3986 section 2.2.
             _ => push_escape(value, &mut normal),
@@ -264,6 +264,8 @@ mod tests {
             ("/%e4", "/%E4"),
             ("/a%7eb", "/a~b"),
             ("/a..b/...", "/a..b/..."),
+            // Latin-1, as old sites have it.
+            ("/caf%e9", "/caf%E9"),
         ] {
             assert_eq!(parse(given).as_deref(), Ok(normal), "{given}");
         }

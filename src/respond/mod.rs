@@ -84,9 +84,8 @@ impl Rejection {
     pub fn answer(&self, context: &AnswerContext<'_>) -> Response<Body> {
         let verdict = self.verdict(context.challenge.is_some());
         let body = match verdict.text {
-            Text::Detail(detail) => detail_json(detail),
             Text::Refusal(Refusal { body: Some(body), .. }) => body,
-            Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
+            Text::Detail(detail) | Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
             Text::MethodNotAllowed => detail_json(&format!("Method \"{}\" not allowed.", context.method)),
         };
         let mut response = own_answer(verdict.status, body, context.request_id);

@@ -2,13 +2,12 @@
 //!
 //! Started in a directory of its own, so that certificate, key and database are new and go away.
 
-use doorward::app::Running;
-use doorward::clock::SystemClock;
-use doorward::config::Config;
+use doorward::app::{Options, Running};
+use doorward::config::{Config, Source};
 use doorward::credentials::NewAccount;
 use doorward::secret::Secret;
+use doorward::store::TokenOrigin;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A running gateway; stopped when dropped.
@@ -21,11 +20,16 @@ pub(crate) struct TestGateway {
 impl TestGateway {
     /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
     pub(crate) fn start(text: &str) -> Self {
+        Self::start_with(text, Options::default())
+    }
+
+    /// Starts with something put in for tests.
+    pub(crate) fn start_with(text: &str, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let source = directory.path().join("doorward.toml");
-        std::fs::write(&source, text).unwrap();
-        let config = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let running = Running::start(config, Arc::new(SystemClock::new())).unwrap();
+        let name = "doorward.toml".to_owned();
+        let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
+        let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let running = Running::start(&loaded.config, options).unwrap();
         Self { running: Some(running), _directory: directory }
     }
 
@@ -61,25 +65,31 @@ impl TestGateway {
 
     fn account(&self, account: NewAccount) {
         let running = self.running();
-        running.block_on(running.credentials().add_user(account)).unwrap();
+        running.block_on(running.credentials().add_user(account)).unwrap().unwrap();
     }
 
     pub(crate) fn deactivate(&self, username: &str) {
         let running = self.running();
-        running.block_on(running.credentials().set_active(username, false)).unwrap();
+        running.block_on(running.credentials().set_active(username, false)).unwrap().unwrap();
     }
 
     /// Makes a token for a user.
     pub(crate) fn token(&self, username: &str) -> String {
         let running = self.running();
-        let made = running.block_on(running.credentials().create_token(username, "test", None)).unwrap();
+        let made = running
+            .block_on(running.credentials().create_token(username, "test", TokenOrigin::Command))
+            .unwrap()
+            .unwrap();
         String::from_utf8(made.key.expose().to_vec()).unwrap()
     }
 
     /// Stores a token whose key is known.
     pub(crate) fn import_token(&self, username: &str, key: &str) {
         let running = self.running();
-        running.block_on(running.credentials().import_token(username, Secret::new(key))).unwrap();
+        running
+            .block_on(running.credentials().import_any_token(username, Secret::new(key)))
+            .unwrap()
+            .unwrap();
     }
 }
 

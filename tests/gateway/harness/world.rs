@@ -28,6 +28,7 @@ pub(crate) const ROUTES: &str = r#"
 path = "/"
 upstream = "legacy"
 schemes = ["token"]
+max_body = "64MiB"
 
 [routes.public]
 path = "/public"
