@@ -1,5 +1,5 @@
 //! The commands, with the real binary: the way of the README from a file to an answer of one's own backend.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;

@@ -1,5 +1,5 @@
 //! The README says what is so: its examples are good files, its tables are true, its invariants have their tests.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use doorward::accept::tls::self_signed;
 use doorward::config::{Config, Limits, Loaded, Source};
@@ -135,13 +135,14 @@ fn assignment(name: &str, value: &str) -> String {
     if is_count { format!("{name} = {value}") } else { format!("{name} = \"{value}\"") }
 }
 
+fn is(value: impl Debug, expected: &str) {
+    assert_eq!(format!("{value:?}"), expected);
+}
+
 #[test]
 fn defaults_in_prose_are_true() {
     let readme = read("README.md");
     let config = Surroundings::new().parse(blocks(&readme, "toml")[0]).config;
-    fn is(value: impl Debug, expected: &str) {
-        assert_eq!(format!("{value:?}"), expected);
-    }
     is(config.listen.https, "[[::]:8443]");
     is(config.cache.capacity >> 20, "64");
     is(config.cache.revocation_bound, "1s");
