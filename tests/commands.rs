@@ -1,0 +1,310 @@
+//! The commands, with the real binary: the way of the README from a file to an answer of one's own backend.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Much longer than anything here takes; a test that reaches it has found a hang.
+const HANG: Duration = Duration::from_secs(30);
+const PASSWORD: &str = "correct horse battery staple";
+
+/// A directory with a configuration file, as an operator has one.
+struct Home {
+    directory: TempDir,
+    address: SocketAddr,
+}
+
+impl Home {
+    /// The smallest file of the README, on a port that is free.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let upstream = start_upstream();
+        let text = format!(
+            "[listen]\nhttps = [\"{address}\"]\n\n[upstreams.legacy]\nservers = [\"http://{upstream}\"]\n\n\
+             [routes.everything]\npath = \"/\"\nupstream = \"legacy\"\nschemes = [\"token\"]\n"
+        );
+        fs::write(directory.path().join("doorward.toml"), text).unwrap();
+        Self { directory, address }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.args(arguments).current_dir(self.directory.path()).env_remove("DOORWARD_CONFIG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    }
+
+    /// Makes a token and cuts it out of what was printed.
+    fn token(&self) -> String {
+        let made = self.run(&["token", "create", "alice"]);
+        assert_eq!((made.code, made.errors.as_str()), (0, ""));
+        let key = made.output.strip_prefix("Generated token ");
+        let key = key.and_then(|rest| rest.strip_suffix(" for user alice\n"));
+        let key = key.unwrap_or_else(|| panic!("{}", made.output));
+        assert!(key.len() == 40 && key.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()));
+        key.to_owned()
+    }
+
+    fn serve(&self) -> Serving {
+        let mut child = self.command(&["serve"]).spawn().unwrap();
+        let (told, lines) = channel();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let reader = std::thread::spawn(move || collect(log, &told));
+        let serving = Serving { child: Some(child), reader: Some(reader) };
+        wait_for(&lines, "listening for HTTPS");
+        serving
+    }
+
+    /// Asks with curl: the status, and the body.
+    fn curl(&self, token: Option<&str>) -> (u16, String) {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]);
+        curl.arg("--cacert").arg(self.path("certs/self-signed.pem"));
+        if let Some(token) = token {
+            curl.args(["--header", &format!("Authorization: Token {token}")]);
+        }
+        curl.arg(format!("https://localhost:{}/hello", self.address.port()));
+        let answer = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+        let (body, status) = answer.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), body.to_owned())
+    }
+}
+
+/// A command that has ended.
+struct Ran {
+    code: i32,
+    output: String,
+    errors: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            output: String::from_utf8(output.stdout).unwrap(),
+            errors: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// `doorward serve`; killed if the test fails.
+struct Serving {
+    child: Option<Child>,
+    reader: Option<JoinHandle<String>>,
+}
+
+impl Serving {
+    /// Stops it: its exit code, and all that it wrote.
+    fn stop(mut self, signal: Signal) -> (Option<i32>, String) {
+        let mut child = self.child.take().unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let code = child.wait().unwrap().code();
+        let mut text = self.reader.take().unwrap().join().unwrap();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        (code, text)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            child.kill().unwrap_or_default();
+        }
+    }
+}
+
+/// Keeps all lines, and tells of each as it comes.
+fn collect(log: impl std::io::BufRead, told: &Sender<String>) -> String {
+    let mut text = String::new();
+    for line in log.lines().map_while(Result::ok) {
+        text.push_str(&line);
+        text.push('\n');
+        // Nobody listens once it serves.
+        told.send(line).unwrap_or_default();
+    }
+    text
+}
+
+fn wait_for(lines: &Receiver<String>, wanted: &str) {
+    loop {
+        let line = lines.recv_timeout(HANG).expect("doorward serve does not say that it listens");
+        if line.contains(wanted) {
+            return;
+        }
+    }
+}
+
+/// An upstream that answers every request with the fields it received.
+fn start_upstream() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || echo(&stream));
+        }
+    });
+    address
+}
+
+/// Until the connection ends; requests have no body here.
+fn echo(mut stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    loop {
+        let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        if head.is_empty() {
+            return;
+        }
+        let body = head.join("\n");
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
+        & 0o777
+}
+
+#[test]
+fn the_way_of_the_readme_leads_to_an_answer_of_the_backend() {
+    let home = Home::new();
+    let checked = home.run(&["check"]);
+    assert_eq!((checked.code, checked.errors.as_str()), (0, ""));
+    assert!(checked.output.starts_with("doorward.toml is good"), "{}", checked.output);
+
+    let added = home.run_with_input(&["user", "add", "alice"], &format!("{PASSWORD}\n"));
+    assert_eq!((added.code, added.output.as_str(), added.errors.as_str()), (0, "Added user alice\n", ""));
+    let token = home.token();
+
+    let serving = home.serve();
+    let (status, body) = home.curl(Some(&token));
+    assert_eq!(status, 200, "{body}");
+    let received = body.to_lowercase();
+    assert!(received.lines().any(|line| line == "remote-user: alice"), "{body}");
+    assert!(!body.contains(&token), "credentials are not the upstream's: {body}");
+    let (status, body) = home.curl(None);
+    assert_eq!(status, 401);
+    assert_eq!(body, r#"{"detail":"Authentication credentials were not provided."}"#);
+
+    for private in ["doorward.db", "doorward.key", "certs/self-signed.key"] {
+        assert_eq!(mode(&home.path(private)), 0o600, "{private}");
+    }
+
+    let (code, log) = serving.stop(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    let line = log.lines().find(|line| line.contains("status_code=200"));
+    assert!(line.is_some_and(|line| line.contains("http.route=\"everything\"")), "{log}");
+    for secret in [PASSWORD, &token] {
+        assert!(!log.contains(secret), "{log}");
+    }
+    assert!(!log.contains(fs::read_to_string(home.path("doorward.key")).unwrap().trim()), "{log}");
+}
+
+#[test]
+fn a_token_made_while_the_gateway_serves_works_within_a_second() {
+    let home = Home::new();
+    home.run_with_input(&["user", "add", "alice"], PASSWORD);
+    let serving = home.serve();
+    assert_eq!(home.curl(Some("0123456789012345678901234567890123456789")).0, 401);
+    for _ in 0..3 {
+        let token = home.token();
+        // Another process made it, and it is asked for at once.
+        assert_eq!(home.curl(Some(&token)).0, 200);
+    }
+    assert_eq!(serving.stop(Signal::INT).0, Some(0));
+}
+
+#[test]
+fn a_broken_file_is_told_with_place_and_suggestion() {
+    let home = Home::new();
+    let text = fs::read_to_string(home.path("doorward.toml")).unwrap();
+    let broken = text.replace("\"legacy\"", "\"legasy\"").replace("schemes =", "shemes =");
+    fs::write(home.path("doorward.toml"), broken).unwrap();
+    let checked = home.run(&["check"]);
+    assert_eq!((checked.code, checked.output.as_str()), (1, ""));
+    for told in [
+        "doorward.toml:9:12",
+        "upstream = \"legasy\"",
+        "did you mean `legacy`?",
+        "doorward.toml:10:1",
+        "did you mean `schemes`?",
+        "doorward.toml: 2 errors",
+    ] {
+        assert!(checked.errors.contains(told), "{told} is missing:\n{}", checked.errors);
+    }
+    let served = home.run(&["serve"]);
+    assert_eq!(served.code, 1);
+    assert!(served.errors.contains("doorward.toml:9:12"), "{}", served.errors);
+}
+
+#[test]
+fn a_missing_file_is_told_with_what_to_do() {
+    let home = Home::new();
+    let checked = home.run(&["--config", "none.toml", "check"]);
+    assert_eq!(checked.code, 1);
+    for told in ["none.toml", "README.md", "--config"] {
+        assert!(checked.errors.contains(told), "{}", checked.errors);
+    }
+}
+
+#[test]
+fn users_who_are_not_there_or_are_there_already_are_told_of() {
+    let home = Home::new();
+    let unknown = home.run(&["token", "create", "bob"]);
+    assert_eq!((unknown.code, unknown.output.as_str()), (1, ""));
+    assert_eq!(unknown.errors, "error: Cannot create the Token: user bob does not exist\n");
+    assert_eq!(home.run_with_input(&["user", "add", "alice"], PASSWORD).code, 0);
+    let twice = home.run_with_input(&["user", "add", "alice"], PASSWORD);
+    assert_eq!((twice.code, twice.errors.as_str()), (1, "error: there is a user alice already\n"));
+    let empty = home.run_with_input(&["user", "add", "carol"], "\n");
+    assert_eq!((empty.code, empty.errors.as_str()), (1, "error: the password is empty\n"));
+}
+
+#[test]
+fn a_second_gateway_on_the_same_address_is_an_error_that_says_so() {
+    let home = Home::new();
+    let serving = home.serve();
+    let second = home.run(&["serve"]);
+    assert_eq!((second.code, second.output.as_str()), (1, ""));
+    let told = format!("error: cannot listen on {}: Address already in use", home.address);
+    assert!(second.errors.contains(&told), "{}", second.errors);
+    assert_eq!(serving.stop(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn secrets_are_not_taken_from_arguments() {
+    let home = Home::new();
+    for arguments in
+        [&["user", "add", "alice", "--password", PASSWORD][..], &["user", "add", "alice", PASSWORD]]
+    {
+        let refused = home.run(arguments);
+        assert_eq!((refused.code, refused.output.as_str()), (2, ""));
+        assert!(!home.path("doorward.db").exists());
+    }
+}
