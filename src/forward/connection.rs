@@ -61,13 +61,20 @@ impl Connection {
         }
     }
 
-    /// Writes some of these pieces.
+    /// Writes some of `first`, then of `second`, in one system call.
     pub(in crate::forward) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
+        first: &[u8],
+        second: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, pieces)) {
+        let io = Pin::new(&mut self.io);
+        let written = if second.is_empty() {
+            io.poll_write(cx, first)
+        } else {
+            io.poll_write_vectored(cx, &[io::IoSlice::new(first), io::IoSlice::new(second)])
+        };
+        match ready!(written) {
             Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             other => Poll::Ready(other),
         }
