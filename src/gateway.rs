@@ -20,7 +20,7 @@ use crate::route::Routes;
 use crate::throttle::admit;
 use crate::trace::Reason;
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Request, Response, request};
+use http::{HeaderValue, Request, Response, Version, header, request};
 use hyper::body::Incoming;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -77,7 +77,8 @@ impl Gateway {
     /// Dropping the future ends the request; it is told of as one whose client went away.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<RecordedBody> {
         let (parts, incoming) = request.into_parts();
-        let expects_continue = parts.headers.contains_key(http::header::EXPECT);
+        let version = parts.version;
+        let expects_continue = parts.headers.contains_key(header::EXPECT);
         let mut body = Some(RequestBody::new(incoming, expects_continue, self.drain));
         let started = self.reporting.clock.monotonic();
         let id = self.request_ids.next();
@@ -88,6 +89,10 @@ impl Gateway {
         let passing = AssertUnwindSafe(self.pass(parts, peer, &mut body, &mut record, &mut effects));
         let passed = passing.catch_unwind().await.unwrap_or(Err(Rejection::Internal));
         let mut answer = passed.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
+        if record.head.is_none() && version < Version::HTTP_2 {
+            // RFC 9112 section 9.3: after a request that cannot be read, nobody knows what comes next.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         // A client that is still sending must get to read the answer.
         if let Some(body) = body {
             body.drain();

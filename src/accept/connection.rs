@@ -64,6 +64,9 @@ const RESETS_PENDING_MAX: usize = 20;
 /// Streams that we reset for a client's errors before the connection ends (CVE-2025-8671).
 const RESETS_OURS_MAX: usize = 100;
 
+/// Fields that hyper has room for without allocating; more are refused.
+const HTTP1_FIELDS: usize = 100;
+
 /// An answer on its way.
 type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<B>>, Infallible>> + Send>>;
 
@@ -115,11 +118,14 @@ impl<S: Service> Connections<S> {
         http.timer(TokioTimer::new())
             // Waits are bounded by `Activity`, which can tell a head from idleness.
             .header_read_timeout(None)
-            .max_headers(self.settings.header_count.saturating_add(1))
-            .max_buf_size(self.settings.header_bytes.max(8192))
+            .max_header_size(self.settings.header_bytes)
             // A client that has sent its request may say so and still wants the answer.
             .half_close(true)
             .keep_alive(!self.stop.is_cancelled());
+        if self.settings.header_count != HTTP1_FIELDS {
+            // With another number hyper allocates for every request.
+            http.max_headers(self.settings.header_count);
+        }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
         let connection = http.serve_connection(stream, service);
         let ask_to_close = http1::Connection::graceful_shutdown;

@@ -184,3 +184,27 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = address.ip().to_canonical();
     SocketAddr::new(ip, address.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_above_its_share_hands_connections_to_the_least_loaded() {
+        let (cores, _inboxes) = Cores::new(3);
+        let busy: Vec<_> = (0..=IMBALANCE).filter_map(|_| cores.count(0)).collect();
+        let one = cores.count(1);
+        assert_eq!(cores.least_loaded(0), 2);
+        assert_eq!(cores.least_loaded(1), 1, "a difference of one is not worth the way");
+        drop(busy);
+        assert_eq!(cores.least_loaded(0), 0);
+        drop(one);
+        assert!(cores.0.iter().all(|core| core.connections.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_socket_is_one() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
+    }
+}

@@ -58,7 +58,7 @@ impl Default for Limits {
             target_bytes: 8 << 10,
             header_time: Duration::from_secs(10),
             handshake_time: Duration::from_secs(10),
-            body_idle: Duration::from_secs(30),
+            body_idle: Duration::from_secs(20),
             send_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             connections: 10_000,

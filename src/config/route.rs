@@ -172,7 +172,8 @@ impl Route {
             host: raw.host.map_or(HostPattern::Any, |host| host.value),
             path,
             methods: methods(raw.methods, problems),
-            action: action?,
+            // What is missing has been reported, so the file is not used; its place is still claimed.
+            action: action.unwrap_or(Action::Forward { upstream: usize::MAX }),
             schemes: reach.schemes,
             permission: reach.permission,
             max_body: max_body.0 as u64,

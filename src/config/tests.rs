@@ -753,6 +753,10 @@ fn two_routes_do_not_claim_one_place() {
     good(&two(host, "path = '/x'"));
     good(&two("path = '/x'\nmethods = ['GET']", "path = '/x'\nmethods = ['POST']"));
     good(&two("path = '/x'", "path = '/xy'"));
+    // A route with another fault still has its place.
+    let text = text.replacen("upstream = 'legacy'\npath = '/x'\n", "upstream = 'legcy'\npath = '/x'\n", 1);
+    let said: Vec<_> = problems(&text).iter().map(said).collect();
+    assert!(said[0].contains("no upstream `legcy`") && said[1].contains("route `b` claims `/x`"), "{said:?}");
 }
 
 #[test]

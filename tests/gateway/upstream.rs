@@ -1160,6 +1160,22 @@ fn a_cap_of_one_connection_serves_one_request_after_the_other() {
     });
 }
 
+#[test]
+fn an_idle_connection_of_another_core_makes_room() {
+    let settings =
+        Settings { upstream: "connections = 1\nqueue_time = \"5s\"", workers: 2, ..Settings::default() };
+    on_both(&settings, async |world, client| {
+        // New connections are spread over the cores; each core finds the only place taken by the other's idle one.
+        let before = Instant::now();
+        for number in 0..40 {
+            let answer = client.fresh().send(world.get("/")).await;
+            assert_eq!(answer.status, 200, "request {number}");
+        }
+        assert!(before.elapsed() < Duration::from_secs(5), "somebody waited: {:?}", before.elapsed());
+        assert!(world.upstream.log().connections.len() > 1, "all on one core: nothing was shown");
+    });
+}
+
 /// Awaits all of them, side by side.
 async fn all<T: Send>(mut futures: Vec<impl Future<Output = T> + Send>) -> Vec<T> {
     let mut pinned: Vec<_> = futures.drain(..).map(|future| (Box::pin(future), None)).collect();
