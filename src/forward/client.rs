@@ -32,7 +32,6 @@ pub(in crate::forward) async fn send(
     let upstream = &forwarder.upstream;
     let method = &writer.head.method;
     let framing = Framing::of(&body);
-    let is_repeatable = framing == Framing::None && method.is_idempotent();
     let waits = Waits {
         response: upstream.timeout.response,
         idle: upstream.timeout.idle,
@@ -45,15 +44,15 @@ pub(in crate::forward) async fn send(
             return Err(error);
         }
     };
-    let head = writer.write(framing, &upstream.host, &server.authority)?;
-    let again = (connection.is_reused && is_repeatable).then(|| head.clone());
+    let may_repeat = connection.is_reused && framing == Framing::None && method.is_idempotent();
+    let head = || writer.write(framing, &upstream.host, &server.authority);
     trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
-    let mut exchange = Exchange::new(connection, Upload::new(head, body, framing), waits);
+    let mut exchange = Exchange::new(connection, Upload::new(head(), body, framing), waits);
     let mut answer = exchange.head(method, forwarder.head_limits).await;
-    if let (Err(ForwardError::Closed(_)), Some(head), false) = (&answer, again, exchange.has_answer) {
+    if matches!(answer, Err(ForwardError::Closed(_))) && may_repeat && !exchange.has_answer {
         let connection = server.connect(upstream.timeout.connect, upstream.queue_time).await?;
         trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
-        exchange = Exchange::new(connection, Upload::head_only(head), waits);
+        exchange = Exchange::new(connection, Upload::head_only(head()), waits);
         answer = exchange.head(method, forwarder.head_limits).await;
     }
     match answer {

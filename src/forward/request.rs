@@ -3,7 +3,6 @@
 use crate::accept::head::Head;
 use crate::authenticate::scheme::Identity;
 use crate::config::UpstreamHost;
-use crate::forward::ForwardError;
 use crate::forward::upload::Framing;
 use crate::header::{forwarded, hop_by_hop};
 use bytes::BytesMut;
@@ -52,7 +51,7 @@ impl HeadWriter<'_> {
         framing: Framing,
         host: &UpstreamHost,
         authority: &str,
-    ) -> Result<BytesMut, ForwardError> {
+    ) -> BytesMut {
         let mut out = BytesMut::with_capacity(1024);
         self.request_line(&mut out);
         let host = match host {
@@ -64,15 +63,13 @@ impl HeadWriter<'_> {
         self.client_fields(&mut out);
         match framing {
             Framing::None => {}
-            Framing::Length(bytes) => {
-                write!(out, "content-length: {bytes}\r\n")
-                    .map_err(|_| ForwardError::Invalid("the head is too large"))?;
-            }
+            // Writing to memory cannot fail.
+            Framing::Length(bytes) => write!(out, "content-length: {bytes}\r\n").unwrap_or_default(),
             Framing::Chunked => field(&mut out, "transfer-encoding", b"chunked"),
         }
-        self.our_fields(&mut out)?;
+        self.our_fields(&mut out);
         out.extend_from_slice(b"\r\n");
-        Ok(out)
+        out
     }
 
     fn request_line(&self, out: &mut BytesMut) {
@@ -115,7 +112,7 @@ impl HeadWriter<'_> {
         }
     }
 
-    fn our_fields(&self, out: &mut BytesMut) -> Result<(), ForwardError> {
+    fn our_fields(&self, out: &mut BytesMut) {
         if let Some(identity) = self.identity {
             let user = &identity.user;
             field(out, self.settings.user.as_str(), user.name_value.as_bytes());
@@ -134,13 +131,12 @@ impl HeadWriter<'_> {
         }
         let client = &self.head.client;
         let host = self.head.authority.value();
-        write!(out, "x-forwarded-for: {}\r\n", client.address).map_err(|_| ForwardError::Invalid("head"))?;
+        write!(out, "x-forwarded-for: {}\r\n", client.address).unwrap_or_default();
         field(out, "x-forwarded-proto", if client.is_https { b"https" } else { b"http" });
         field(out, "x-forwarded-host", client.forwarded_host.as_deref().unwrap_or(host.as_bytes()));
         field(out, "forwarded", &forwarded::element(client.address, client.is_https, host));
         self.via(out);
         field(out, "x-request-id", self.head.request_id.as_str().as_bytes());
-        Ok(())
     }
 
     /// RFC 9110 section 7.6.3: a gateway must say that it was on the way.

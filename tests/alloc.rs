@@ -1,0 +1,110 @@
+//! A local hit allocates nothing, from the header's bytes to the identity and to the end of the identity.
+//!
+//! A file of its own, since counting needs an allocator of its own. The counter sees what Rust code allocates on
+//! this thread; the digest is made by C code, in memory on its stack.
+
+#![expect(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
+
+use doorward::accept::head::{Head, RequestId, Sanitiser};
+use doorward::accept::peer::Peer;
+use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
+use doorward::authenticate::schemes::token::{TokenScheme, TokenSource};
+use doorward::cache::local::{CacheSettings, CredentialKey, Fact, LocalCache, Now};
+use doorward::clock::{Clock, SystemClock};
+use doorward::header::guarded::GuardedNames;
+use doorward::identity::{CredentialId, Digest, Family, User, UserId};
+use doorward::secret::Secret;
+use doorward::store::sqlite::{Sqlite, SqliteOptions};
+use doorward::trace::{AnsweredBy, Trace};
+use http::Request;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+const KNOWN: &str = "9944b09199c62bcf9418ad846dd0e4bbdfc6ee4b";
+const FRESH: &str = "0000000000000000000000000000000000000000";
+const MINUTE: Duration = Duration::from_mins(1);
+
+struct World {
+    scheme: Arc<dyn Scheme>,
+    clock: Arc<dyn Clock>,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    /// A cache that knows one token, over an empty store.
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("d.db"), SqliteOptions::default()).await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let cache = Arc::new(LocalCache::new(CacheSettings {
+            capacity_bytes: 1 << 20,
+            revocation_bound: MINUTE,
+            negative_ttl: MINUTE,
+        }));
+        let key = CredentialKey { digest: Digest::of(KNOWN.as_bytes()), family: Family::Doorward };
+        let ask = || std::future::ready(Ok::<_, Infallible>(Some(fact())));
+        cache.load(key, clock.as_ref(), MINUTE, ask).await.unwrap();
+        let secret = Secret::new("a deployment key");
+        let source = TokenSource::new(cache, Arc::new(store), Arc::clone(&clock), &secret);
+        Self { scheme: Arc::new(TokenScheme::new("Token", Arc::new(source))), clock, _directory: directory }
+    }
+
+    /// Allocations of a look-up and of dropping its answer; whether it was a hit.
+    fn count(&self, head: &Head) -> (u64, bool) {
+        let mut is_hit = false;
+        let counted = allocation_counter::measure(|| {
+            let context = Context { now: Now::read(self.clock.as_ref()), stale_while_unreachable: MINUTE };
+            let recall = self.scheme.recall(head, &context, &mut Effects::default());
+            is_hit = matches!(recall, Recall::Answer(Verdict::Verified(_, AnsweredBy::Local)));
+        });
+        (counted.count_total, is_hit)
+    }
+}
+
+fn fact() -> Fact {
+    let user = User {
+        id: UserId(1),
+        username: "alice".into(),
+        is_active: true,
+        is_staff: false,
+        groups: Box::new(["editors".into()]),
+        email: "alice@example.com".into(),
+        password_version: 1,
+        not_before: 0,
+    };
+    Fact { id: CredentialId(1), expires: None, user }
+}
+
+fn head(token: &str) -> Head {
+    let request = Request::get("/api/articles/42/?fields=title")
+        .header("host", "api.example.com")
+        .header("accept", "application/json")
+        .header("authorization", format!("Token {token}"));
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let sanitiser = Sanitiser {
+        guarded: GuardedNames::new([]),
+        trusted_proxies: Vec::new(),
+        target_bytes: 1000,
+        header_count: 100,
+    };
+    let peer = Peer { address: ([192, 0, 2, 1], 1).into(), is_tls: true, tls_version: None };
+    sanitiser.sanitise(parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
+}
+
+#[tokio::test]
+async fn local_hit_allocates_nothing() {
+    let world = World::new().await;
+    let head = head(KNOWN);
+    for round in 0..1000 {
+        assert_eq!(world.count(&head), (0, true), "round {round}");
+    }
+}
+
+/// The claim above could fail: the counter sees the future that a miss makes.
+#[tokio::test]
+async fn miss_allocates_and_is_counted() {
+    let world = World::new().await;
+    let (allocations, is_hit) = world.count(&head(FRESH));
+    assert!(allocations > 0 && !is_hit, "{allocations}");
+}
