@@ -1,6 +1,5 @@
 //! The program: arguments in, exit code out. All logic is in the library, so that tests build the same gateway.
 
-use clap::Parser as _;
 use doorward::cli::{Arguments, run};
 use std::process::ExitCode;
 
@@ -8,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    run(&Arguments::parse())
+    Arguments::read().map_or_else(|code| code, |arguments| run(&arguments))
 }

@@ -305,6 +305,8 @@ fn secrets_are_not_taken_from_arguments() {
     {
         let refused = home.run(arguments);
         assert_eq!((refused.code, refused.output.as_str()), (2, ""));
+        assert!(!refused.errors.contains(PASSWORD), "the secret was repeated: {}", refused.errors);
+        assert!(refused.errors.contains("standard input"), "no hint: {}", refused.errors);
         assert!(!home.path("doorward.db").exists());
     }
 }

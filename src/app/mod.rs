@@ -48,6 +48,9 @@ const SLOW_THREADS: usize = 2;
 /// How often each core looks through its idle connections to upstreams.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Longest time for the store to close: it is durable without.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
 /// Why doorward cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -154,6 +157,8 @@ pub struct Running {
     backing: Backing,
     stop: CancellationToken,
     cores: Vec<JoinHandle<()>>,
+    /// What runs on the slow runtime until the end.
+    background: TaskTracker,
     slow: Option<Runtime>,
 }
 
@@ -188,8 +193,10 @@ impl Running {
             deployment_key: &deployment_key,
         })?;
         let stop = CancellationToken::new();
-        slow.spawn(watch::watch(backing.clone(), Arc::clone(&options.clock), stop.clone()));
-        slow.spawn(watch::prune(backing.clone(), Arc::clone(&options.clock), stop.clone()));
+        let background = TaskTracker::new();
+        let clock = || Arc::clone(&options.clock);
+        background.spawn_on(watch::watch(backing.clone(), clock(), stop.clone()), slow.handle());
+        background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
         let connections = Arc::new(Connections {
             tls,
             service: GatewayService(Arc::new(gateway)),
@@ -200,7 +207,7 @@ impl Running {
         let (addresses, sockets) = bind(&config.listen.https, workers)?;
         let spawned = Spawned { connections, upstreams, config, stop: stop.clone() };
         let cores = spawned.cores(sockets)?;
-        Ok(Self { addresses, certificate, backing, stop, cores, slow: Some(slow) })
+        Ok(Self { addresses, certificate, backing, stop, cores, background, slow: Some(slow) })
     }
 
     /// Addresses that are listened on; a port 0 in the configuration is the real one here.
@@ -242,7 +249,20 @@ impl Running {
             }
         }
         if let Some(slow) = self.slow.take() {
-            slow.shutdown_timeout(Duration::from_secs(5));
+            self.background.close();
+            // The watcher's connection first: the last one to close puts the file in order.
+            let close = async {
+                self.background.wait().await;
+                self.backing.store.close().await
+            };
+            match slow.block_on(async { tokio::time::timeout(CLOSE_TIME, close).await }) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the store was not closed");
+                }
+                Err(_) => tracing::warn!("the store was not closed in time"),
+            }
+            slow.shutdown_timeout(CLOSE_TIME);
         }
     }
 }

@@ -6,7 +6,9 @@
 mod run;
 mod secrets;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,6 +30,42 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Arguments {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// The exit code, after telling what is wrong or, if asked to, how to use the program.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let code = u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+            let told = if may_repeat_a_secret(&error) {
+                writeln!(io::stderr(), "error: {SECRETS_HINT}\n\nFor more information, try '--help'.")
+            } else {
+                error.print()
+            };
+            // Nobody left to tell.
+            told.unwrap_or_default();
+            code
+        })
+    }
+}
+
+/// What is said instead of repeating an argument that may be a secret.
+const SECRETS_HINT: &str = "unexpected argument (not shown: it may be a secret)\n\n  \
+    Secrets never come in an argument, where every user of the machine can read them.\n  \
+    doorward asks for passwords, or reads one from standard input: doorward user add NAME < FILE";
+
+/// A word too many, or an option that sounds like a password: repeating it would write a secret down.
+fn may_repeat_a_secret(error: &clap::Error) -> bool {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return false;
+    }
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(given)) => !given.starts_with("--") || given.starts_with("--p"),
+        _ => true,
+    }
 }
 
 /// What to do.

@@ -44,12 +44,10 @@ fn check(path: &Path) -> Result<ExitCode, Failure> {
     if !config.tls.certificates.is_empty() {
         crate::accept::tls::server_config(&config.tls, &config.tls.certificates)?;
     }
-    say(&format!(
-        "{} is good: {} routes, {} upstreams",
-        path.display(),
-        config.routes.len(),
-        config.upstreams.len()
-    ))?;
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let routes = counted(config.routes.len(), "route");
+    let upstreams = counted(config.upstreams.len(), "upstream");
+    say(&format!("{} is good: {routes}, {upstreams}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

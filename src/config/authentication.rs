@@ -10,13 +10,11 @@ use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
 use crate::config::route::Permission;
 use crate::config::suggest;
-use crate::config::value::{Entry, List, Written, check_name, is_token, one_of};
+use crate::config::value::{List, Written, check_name, is_token, one_of};
 
-/// All schemes and the realm.
+/// All schemes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authentication {
-    /// The protection space that challenges name (RFC 9110 §11.5).
-    pub realm: String,
     /// Every instance; `token` is always among them.
     pub schemes: Vec<SchemeInstance>,
 }
@@ -49,7 +47,7 @@ impl Default for SchemeConfig {
 impl Default for Authentication {
     fn default() -> Self {
         let token = SchemeInstance { name: "token".to_owned(), kind: SchemeConfig::default() };
-        Self { realm: "api".to_owned(), schemes: vec![token] }
+        Self { schemes: vec![token] }
     }
 }
 
@@ -80,10 +78,6 @@ impl Written for SchemeKind {
 impl Authentication {
     pub(super) fn from_raw(raw: raw::Authentication, problems: &mut Problems) -> (Self, RouteDefaults) {
         let mut authentication = Self::default();
-        if let Some(realm) = raw.realm {
-            check_realm(&realm, problems);
-            authentication.realm = realm.value;
-        }
         // The first of the default schemes is `token`.
         let mut schemes = vec![0];
         match raw.schemes {
@@ -128,15 +122,6 @@ fn scheme(name: &Spanned<String>, raw: raw::Scheme, problems: &mut Problems) -> 
         problems.error(&keyword.span, fault.help("one word of letters and digits, at most 64"));
     }
     SchemeConfig::Token { keyword: keyword.value }
-}
-
-// RFC 9110 §5.6.4: what needs no escape in a quoted-string.
-fn check_realm(realm: &Entry<String>, problems: &mut Problems) {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    if realm.value.len() > 128 || !realm.value.bytes().all(is_plain) {
-        let fault = Fault::new(format!("expected a realm such as \"api\", found {}", quote(&realm.value)));
-        problems.error(&realm.span, fault.help("at most 128 printable ASCII characters, neither \" nor \\"));
-    }
 }
 
 /// Looks the names up; notes the ones that are not there.

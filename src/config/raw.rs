@@ -99,7 +99,6 @@ pub(super) struct Cache {
 pub(super) struct Authentication {
     pub(super) schemes: Schemes,
     pub(super) permission: Option<Spanned<Permission>>,
-    pub(super) realm: Option<Entry<String>>,
 }
 
 /// `[authentication.schemes.NAME]`

@@ -68,11 +68,11 @@ impl Connection {
         first: &[u8],
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let io = Pin::new(&mut self.io);
+        let socket = Pin::new(&mut self.io);
         let written = if second.is_empty() {
-            io.poll_write(cx, first)
+            socket.poll_write(cx, first)
         } else {
-            io.poll_write_vectored(cx, &[io::IoSlice::new(first), io::IoSlice::new(second)])
+            socket.poll_write_vectored(cx, &[io::IoSlice::new(first), io::IoSlice::new(second)])
         };
         match ready!(written) {
             Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -4,7 +4,7 @@ use crate::accept::body::{BodyError, RequestBody};
 use crate::forward::connection::Connection;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -131,8 +131,7 @@ impl Upload {
                 }
                 continue;
             }
-            let written =
-                ready!(connection.poll_write(cx, &[IoSlice::new(&self.lines), IoSlice::new(&self.data)]));
+            let written = ready!(connection.poll_write(cx, &self.lines, &self.data));
             self.advance(written.map_err(UploadError::Io)?);
         }
     }

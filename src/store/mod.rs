@@ -232,4 +232,9 @@ pub trait Store: TokenStore + UserStore {
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
     fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()>;
+
+    /// Writes out what is pending and closes; feeds must have been dropped.
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }

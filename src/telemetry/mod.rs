@@ -85,8 +85,8 @@ pub struct LogGuard {
 /// Starts the log, to standard error. Only the first call of a process has an effect.
 pub fn start_log(format: Format, level: tracing::Level) -> LogGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    // Libraries only tell what someone must act on.
-    let filter = EnvFilter::new(format!("warn,doorward={level}"));
+    // Libraries only tell what someone must act on; what h2 warns of, any client can provoke.
+    let filter = EnvFilter::new(format!("warn,h2=error,doorward={level}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
     let started = match format {
         Format::Text => builder.with_target(false).try_init(),

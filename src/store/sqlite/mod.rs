@@ -132,6 +132,13 @@ impl Store for Sqlite {
             self.delete_in_batches(PRUNE_CHANGES, now.0.saturating_sub(CHANGE_KEPT_SECONDS)).await
         })
     }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            Self::close(self).await;
+            Ok(())
+        })
+    }
 }
 
 #[cfg(test)]
