@@ -120,10 +120,13 @@ pub struct InFlight {
 
 impl InFlight {
     fn wait_for_client(&mut self, waits: bool) {
+        if waits {
+            // Each further piece says that the client has made room for the one before.
+            self.activity.touch();
+        }
         if self.waits_for_client != waits {
             self.waits_for_client = waits;
             if waits {
-                self.activity.touch();
                 self.activity.waits_for_client.fetch_add(1, Ordering::Relaxed);
             } else {
                 self.activity.waits_for_client.fetch_sub(1, Ordering::Relaxed);
@@ -239,5 +242,19 @@ mod tests {
         assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
         one.wait_for_client(false);
         assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_is_not_too_slow() {
+        let (clock, activity) = start();
+        let mut one = activity.begin(true);
+        for _ in 0..3 {
+            // The upstream is always faster: a piece waits at every moment, but not the same one.
+            one.wait_for_client(true);
+            clock.advance(Duration::from_secs(29));
+            assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+        }
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
     }
 }
