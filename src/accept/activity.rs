@@ -43,6 +43,8 @@ pub struct Activity {
     head_since: AtomicU64,
     /// Heads can be told from other traffic: over HTTP/1.1, and before the first request.
     tells_heads: AtomicBool,
+    /// No request has begun yet.
+    awaits_first_request: AtomicBool,
 }
 
 /// What is to be done with a connection.
@@ -67,7 +69,13 @@ impl Activity {
             last: AtomicU64::new(now),
             head_since: AtomicU64::new(now),
             tells_heads: AtomicBool::new(true),
+            awaits_first_request: AtomicBool::new(true),
         }
+    }
+
+    /// Whether no request has begun yet.
+    pub fn awaits_first_request(&self) -> bool {
+        self.awaits_first_request.load(Ordering::Relaxed)
     }
 
     /// Bytes came from the client.
@@ -85,6 +93,7 @@ impl Activity {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.tells_heads.store(tells_heads, Ordering::Relaxed);
+        self.awaits_first_request.store(false, Ordering::Relaxed);
         InFlight { activity: Arc::clone(self), waits_for_client: false }
     }
 
@@ -120,10 +129,13 @@ pub struct InFlight {
 
 impl InFlight {
     fn wait_for_client(&mut self, waits: bool) {
+        if waits {
+            // Each further piece says that the client has made room for the one before.
+            self.activity.touch();
+        }
         if self.waits_for_client != waits {
             self.waits_for_client = waits;
             if waits {
-                self.activity.touch();
                 self.activity.waits_for_client.fetch_add(1, Ordering::Relaxed);
             } else {
                 self.activity.waits_for_client.fetch_sub(1, Ordering::Relaxed);
@@ -239,5 +251,19 @@ mod tests {
         assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
         one.wait_for_client(false);
         assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_is_not_too_slow() {
+        let (clock, activity) = start();
+        let mut one = activity.begin(true);
+        for _ in 0..3 {
+            // The upstream is always faster: a piece waits at every moment, but not the same one.
+            one.wait_for_client(true);
+            clock.advance(Duration::from_secs(29));
+            assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
+        }
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
     }
 }

@@ -5,7 +5,7 @@ use crate::accept::peer::Peer;
 use crate::accept::stream::ClientStream;
 use crate::clock::Clock;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -120,15 +120,20 @@ impl<S: Service> Connections<S> {
             .header_read_timeout(None)
             .max_header_size(self.settings.header_bytes)
             // A client that has sent its request may say so and still wants the answer.
-            .half_close(true)
-            .keep_alive(!self.stop.is_cancelled());
+            .half_close(true);
         if self.settings.header_count != HTTP1_FIELDS {
             // With another number hyper allocates for every request.
             http.max_headers(self.settings.header_count);
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
         let connection = http.serve_connection(stream, service);
-        let ask_to_close = http1::Connection::graceful_shutdown;
+        let ask_to_close = |connection: Pin<&mut http1::Connection<_, _>>| {
+            // hyper closes a connection that has seen no byte yet at once. Its client was let in and gets one
+            // answer: `service_fn` makes it the last.
+            if !activity.awaits_first_request() {
+                connection.graceful_shutdown();
+            }
+        };
         self.drive(connection, ask_to_close, peer, &activity).await;
     }
 
@@ -160,12 +165,17 @@ impl<S: Service> Connections<S> {
         Future = Answering<S::Body>,
     > + use<S> {
         let service = self.service.clone();
+        let stop = self.stop.clone();
         service_fn(move |request| {
             let in_flight = activity.begin(tells_heads);
-            let service = service.clone();
+            let (service, stop) = (service.clone(), stop.clone());
             // Boxed for each request, so that an idle connection does not hold the room.
             let answer: Answering<S::Body> = Box::pin(async move {
-                let response = service.answer(request, peer).await;
+                let is_http1 = request.version() < Version::HTTP_2;
+                let mut response = service.answer(request, peer).await;
+                if is_http1 && stop.is_cancelled() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok(response.map(|body| TrackedBody::new(body, in_flight)))
             });
             answer
@@ -174,8 +184,13 @@ impl<S: Service> Connections<S> {
 
     /// Runs a connection, asks it to close when the process stops or it is idle, and ends it when its client takes
     /// too long.
-    async fn drive<C>(&self, connection: C, ask_to_close: fn(Pin<&mut C>), peer: Peer, activity: &Activity)
-    where
+    async fn drive<C>(
+        &self,
+        connection: C,
+        ask_to_close: impl Fn(Pin<&mut C>),
+        peer: Peer,
+        activity: &Activity,
+    ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut connection = pin!(connection);

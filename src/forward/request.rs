@@ -130,10 +130,11 @@ impl HeadWriter<'_> {
             }
         }
         let client = &self.head.client;
-        let host = self.head.authority.value();
+        // Both kinds tell of the same host: upstreams read the one or the other.
+        let host = client.forwarded_host.as_deref().unwrap_or(self.head.authority.value().as_bytes());
         write!(out, "x-forwarded-for: {}\r\n", client.address).unwrap_or_default();
         field(out, "x-forwarded-proto", if client.is_https { b"https" } else { b"http" });
-        field(out, "x-forwarded-host", client.forwarded_host.as_deref().unwrap_or(host.as_bytes()));
+        field(out, "x-forwarded-host", host);
         field(out, "forwarded", &forwarded::element(client.address, client.is_https, host));
         self.via(out);
         field(out, "x-request-id", self.head.request_id.as_str().as_bytes());

@@ -15,5 +15,10 @@
 mod harness;
 
 mod identity;
+mod limits;
+mod obtain_token;
+mod proxies;
 mod routing;
+mod shutdown;
+mod tls;
 mod upstream;

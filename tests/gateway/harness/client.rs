@@ -16,12 +16,13 @@ use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -234,7 +235,8 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct NoAnswer(pub(crate) String);
 
-type Stream = TlsStream<TcpStream>;
+/// A client's connection.
+pub(crate) type Stream = TlsStream<TcpStream>;
 
 /// One HTTP/1.1 connection.
 struct Http1 {
@@ -250,7 +252,8 @@ pub(crate) struct Client {
     shared: tokio::sync::Mutex<Option<SendRequest<Channel>>>,
 }
 
-async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Send) -> T {
+/// Waits, but not for ever.
+pub(crate) async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Send) -> T {
     let result = tokio::time::timeout(PATIENCE, wait).await;
     result.unwrap_or_else(|_| panic!("took more than {PATIENCE:?}: {what}"))
 }
@@ -268,9 +271,9 @@ impl Client {
     async fn connect(&self, protocol: Protocol) -> Stream {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = connector(protocol).connect(name, tcp).await.unwrap();
         let expected: &[u8] = if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" };
+        let config = tls_config(rustls::ALL_VERSIONS, &[expected]);
+        let stream = handshake(&Arc::new(config), "localhost", tcp).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(expected));
         stream
     }
@@ -291,6 +294,21 @@ impl Client {
         tokio::spawn(connection);
         *shared = Some(sender.clone());
         sender
+    }
+
+    /// Waits until the gateway has closed the connections that this client keeps.
+    pub(crate) async fn closed(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        let shared = self.shared.lock().await.clone();
+        patiently("the gateway closes", async {
+            for mut connection in idle {
+                connection.reader.ended().await;
+            }
+            while shared.as_ref().is_some_and(|sender| !sender.is_closed()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
     }
 
     /// Sends a request whole, reads the answer whole. An answer must come.
@@ -394,6 +412,13 @@ impl RawExchange {
     /// `close_notify` and FIN; the receiving side stays open.
     pub(crate) async fn finish_sending(&mut self) {
         self.connection.writer.shutdown().await.unwrap();
+    }
+
+    /// The status of an interim answer, which must come next.
+    pub(crate) async fn interim(&mut self) -> u16 {
+        let head = patiently("an interim answer", self.connection.reader.head()).await.unwrap();
+        let status = head.start.get(9..12).and_then(|digits| digits.parse().ok());
+        status.filter(|status| (100..200).contains(status)).unwrap_or_else(|| panic!("{}", head.start))
     }
 
     /// The next answer on this connection.
@@ -625,6 +650,14 @@ impl Download {
         }
     }
 
+    /// HTTP/1.1 only: waits until the gateway closes the connection, with no byte more.
+    pub(crate) async fn ended(&mut self) {
+        let Self::Http1 { reader, .. } = self else {
+            panic!("a stream of HTTP/2 has no connection of its own")
+        };
+        patiently("the gateway closes", reader.ended()).await;
+    }
+
     /// The whole answer.
     pub(crate) async fn answer(&mut self) -> Result<Answer, NoAnswer> {
         let head = self.head().await?;
@@ -720,17 +753,20 @@ impl Body for Channel {
     }
 }
 
-fn connector(protocol: Protocol) -> TlsConnector {
+/// Settings for these versions and ALPN protocols; every certificate is taken. A client of its own: nothing is resumed.
+pub(crate) fn tls_config(versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = match protocol {
-        Protocol::Http1 => vec![b"http/1.1".to_vec()],
-        Protocol::Http2 => vec![b"h2".to_vec()],
-    };
-    TlsConnector::from(Arc::new(config))
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+/// A TLS handshake that names this server.
+pub(crate) async fn handshake(config: &Arc<ClientConfig>, name: &str, tcp: TcpStream) -> io::Result<Stream> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    patiently("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, tcp)).await
 }
 
 /// The certificate is self-signed; the signature of the handshake is checked all the same.

@@ -2,35 +2,46 @@
 //!
 //! Started in a directory of its own, so that certificate, key and database are new and go away.
 
-use doorward::app::{Options, Running};
+use crate::harness::gate::Gate;
+use doorward::accept::head::Head;
+use doorward::app::{AppError, Options, Running};
+use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
+use doorward::clock::{ManualClock, UnixSeconds};
 use doorward::config::{Config, Source};
 use doorward::credentials::NewAccount;
+use doorward::identity::SchemeKind;
 use doorward::secret::Secret;
 use doorward::store::TokenOrigin;
+use http::HeaderValue;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct TestGateway {
     running: Option<Running>,
-    /// Certificate, key and database; goes away with this.
-    _directory: TempDir,
+    /// Certificate, key and database; goes away with this, unless it is the test's own.
+    _directory: Option<TempDir>,
 }
 
 impl TestGateway {
     /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
-    pub(crate) fn start(text: &str) -> Self {
-        Self::start_with(text, Options::default())
-    }
-
-    /// Starts with something put in for tests.
     pub(crate) fn start_with(text: &str, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let name = "doorward.toml".to_owned();
-        let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
-        let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let running = Running::start(&loaded.config, options).unwrap();
-        Self { running: Some(running), _directory: directory }
+        let running = run(directory.path(), text, options).unwrap();
+        Self { running: Some(running), _directory: Some(directory) }
+    }
+
+    /// Starts in a directory that is there already.
+    pub(crate) fn start_in(directory: &Path, text: &str, options: Options) -> Result<Self, AppError> {
+        Ok(Self { running: Some(run(directory, text, options)?), _directory: None })
+    }
+
+    /// Stops accepting, does not wait.
+    pub(crate) fn ask_to_stop(&self) {
+        self.running().ask_to_stop();
     }
 
     fn running(&self) -> &Running {
@@ -93,10 +104,60 @@ impl TestGateway {
     }
 }
 
+fn run(directory: &Path, text: &str, options: Options) -> Result<Running, AppError> {
+    let name = "doorward.toml".to_owned();
+    let source = Source { name, directory: directory.to_owned(), environment: |_| None };
+    let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    Running::start(&loaded.config, options)
+}
+
 impl Drop for TestGateway {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop();
         }
     }
+}
+
+/// Time that only the test moves, and a gateway's options with it.
+pub(crate) fn manual_clock() -> (Arc<ManualClock>, Options) {
+    let clock = Arc::new(ManualClock::new(UnixSeconds(1_800_000_000)));
+    (Arc::clone(&clock), Options { clock, ..Options::default() })
+}
+
+/// Options with a scheme in place of the instance of this name: it takes requests with `X-Slow`, and the look-up lasts
+/// until the gate is open.
+pub(crate) fn slow_scheme(name: &str, gate: &Gate) -> Options {
+    let scheme: Arc<dyn Scheme> = Arc::new(SlowScheme(gate.clone()));
+    Options { schemes: vec![(name.to_owned(), scheme)], ..Options::default() }
+}
+
+/// A scheme whose store is as slow as a gate.
+#[derive(Debug)]
+struct SlowScheme(Gate);
+
+impl Scheme for SlowScheme {
+    fn kind(&self) -> SchemeKind {
+        SchemeKind::Token
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        None
+    }
+
+    fn recall(&self, head: &Head, _: &Context, _: &mut Effects) -> Recall {
+        if !head.headers.contains_key("x-slow") {
+            return Recall::NotMine;
+        }
+        let gate = self.0.clone();
+        Recall::Ask(Box::pin(async move {
+            gate.wait().await;
+            Ok((Verdict::NotMine, Effects::default()))
+        }))
+    }
+}
+
+/// The system's error if an address could not be listened on.
+pub(crate) fn listen_error(error: &AppError) -> Option<io::ErrorKind> {
+    if let AppError::Listen { source, .. } = error { Some(source.kind()) } else { None }
 }

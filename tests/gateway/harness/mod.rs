@@ -5,6 +5,7 @@
 //! awaited instead of slept for. What knows the gateway's API is in `gateway.rs` alone.
 
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod refusing;

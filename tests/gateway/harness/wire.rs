@@ -107,6 +107,12 @@ impl<R: AsyncRead + Unpin + Send> Reader<R> {
         count > 0
     }
 
+    /// Waits for the end of the connection; nothing may come before it.
+    pub(crate) async fn ended(&mut self) {
+        while self.surplus().is_empty() && self.fill().await {}
+        assert!(self.surplus().is_empty(), "{:?} came", String::from_utf8_lossy(self.surplus()));
+    }
+
     /// Reads to the end of the connection; an error if it did not end cleanly.
     pub(crate) async fn rest(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = self.buffer.split_off(self.start);

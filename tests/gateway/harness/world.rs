@@ -6,6 +6,7 @@
 use super::client::{Answer, Client, Protocol, Request};
 use super::gateway::TestGateway;
 use super::upstream::{Mark, TestUpstream};
+use doorward::app::Options;
 use std::time::Duration;
 
 /// What is special about a case's gateway.
@@ -56,7 +57,8 @@ impl Settings {
         Self { sections: text.to_owned(), ..Self::default() }
     }
 
-    fn config(&self, upstream_url: &str) -> String {
+    /// The configuration file.
+    pub(crate) fn config(&self, upstream_url: &str) -> String {
         let Self { upstream, timeout, sections, workers, .. } = self;
         format!(
             "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = {workers}\n\n\
@@ -83,7 +85,12 @@ impl World {
 
     /// With an upstream that is there already.
     pub(crate) fn before(upstream: TestUpstream, settings: &Settings) -> Self {
-        let gateway = TestGateway::start(&settings.config(upstream.url()));
+        Self::with(upstream, settings, Options::default())
+    }
+
+    /// With something put in for tests.
+    pub(crate) fn with(upstream: TestUpstream, settings: &Settings, options: Options) -> Self {
+        let gateway = TestGateway::start_with(&settings.config(upstream.url()), options);
         gateway.user("alice", "correct horse battery staple");
         let token = gateway.token("alice");
         Self { upstream, gateway, token, canary: settings.canary.clone() }
@@ -141,12 +148,20 @@ impl Drop for Label {
     }
 }
 
-/// Runs a case over HTTP/1.1 and over HTTP/2, each with a gateway of its own.
+/// Runs a case over HTTP/1.1 and over HTTP/2, each with a gateway of its own; side by side, since cases mostly wait.
 #[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
-pub(crate) fn on_both(settings: &Settings, case: impl AsyncFn(&World, &Client)) {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
-        World::start(settings).run(protocol, &case);
-    }
+pub(crate) fn on_both(settings: &Settings, case: impl AsyncFn(&World, &Client) + Sync) {
+    std::thread::scope(|scope| {
+        let run = |protocol| {
+            let case = &case;
+            scope.spawn(move || World::start(settings).run(protocol, case))
+        };
+        for thread in [Protocol::Http1, Protocol::Http2].map(run) {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }
 
 /// Runs a case that only HTTP/1.1 can express.
