@@ -132,7 +132,8 @@ impl Backing {
     /// If it cannot be opened, or the threads for passwords cannot be started.
     pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, AppError> {
         let StoreUrl::Sqlite(path) = &config.store.url;
-        let store = Sqlite::open(path, SqliteOptions::default()).await;
+        let options = SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() };
+        let store = Sqlite::open(path, options).await;
         let store: Arc<dyn Store> =
             Arc::new(store.map_err(|source| AppError::Store { path: path.clone(), source })?);
         let cache = Arc::new(LocalCache::new(CacheSettings {

@@ -83,7 +83,9 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         identity.auth_type.as_ref(),
     ];
     let schemes = schemes(parts);
-    let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time);
+    // The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up
+    // that was cut off from outside could not.
+    let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2));
     let planned = parts
         .config
         .routes

@@ -145,6 +145,8 @@ impl Weighter<CredentialKey, Known> for Weight {
 
 type Seeded = foldhash::fast::RandomState;
 type Credentials = Cache<CredentialKey, Known, Weight, Seeded>;
+type Lifecycle = quick_cache::sync::DefaultLifecycle<CredentialKey, Known>;
+type Guard<'a> = quick_cache::sync::PlaceholderGuard<'a, CredentialKey, Known, Weight, Seeded, Lifecycle>;
 type Unknowns = Cache<CredentialKey, Monotonic, quick_cache::UnitWeighter, Seeded>;
 
 /// The cache; one per process, shared by all cores.
@@ -225,7 +227,7 @@ impl LocalCache {
     /// failure, or the answers were overtaken by changes again and again.
     ///
     /// # Cancel safety
-    /// Dropping the future lets the next caller ask.
+    /// Dropping the future lets the next caller ask, and leaves what was known for it.
     pub async fn load<E, A, F>(
         &self,
         key: CredentialKey,
@@ -251,7 +253,9 @@ impl LocalCache {
                 Ok(_) => continue,
                 Err(guard) => guard,
             };
+            let mut asking = Asking { cache: self, key, guard: Some(guard), held, moment };
             if self.unknowns.get(&key).is_some_and(|until| clock.monotonic() < until) {
+                asking.held = None;
                 return Ok(Loaded::Unknown);
             }
             // Waiting for the guard took time; the load begins here.
@@ -260,14 +264,16 @@ impl LocalCache {
             let answer = if self.is_store_paused(began) { Err(None) } else { ask().await.map_err(Some) };
             match answer {
                 Ok(Some(fact)) => {
+                    asking.held = None;
                     if let Some(known) = self.adopt(fact, began, moment_of_load)
-                        && guard.insert(known.clone()).is_ok()
+                        && asking.fill(known.clone())
                     {
                         return Ok(Loaded::Known(known));
                     }
                     // Invalidated while loading: what was read may be old.
                 }
                 Ok(None) => {
+                    asking.held = None;
                     self.remember_unknown(key, began, moment_of_load);
                     return Ok(Loaded::Unknown);
                 }
@@ -275,15 +281,8 @@ impl LocalCache {
                     if error.is_some() {
                         self.pause_store(clock.monotonic());
                     }
-                    let Some(held) = held.filter(|_| !self.touched.since(self.hash(&key), moment)) else {
-                        return Err(error);
-                    };
-                    let now = clock.monotonic();
-                    // Put back for the others who wait, unless it was invalidated meanwhile.
-                    return match guard.insert(held.clone()) {
-                        Ok(()) => self.stale(held, now, stale).ok_or(error),
-                        Err(_) => Err(error),
-                    };
+                    let held = asking.put_back();
+                    return held.and_then(|held| self.stale(held, clock.monotonic(), stale)).ok_or(error);
                 }
             }
         }
@@ -379,5 +378,40 @@ impl LocalCache {
 
     fn hash(&self, key: &impl Hash) -> u64 {
         self.hasher.hash_one(key)
+    }
+}
+
+/// One caller's turn to ask the store for a credential.
+///
+/// The entry that is not to be believed any more had to go before the store is asked. If no answer comes, it is put
+/// back when this is dropped, even if the caller gave up: otherwise a store that hangs would empty the cache.
+struct Asking<'a> {
+    cache: &'a LocalCache,
+    key: CredentialKey,
+    guard: Option<Guard<'a>>,
+    held: Option<Known>,
+    /// From before the entry was held.
+    moment: Moment,
+}
+
+impl Asking<'_> {
+    /// Remembers the answer; `false`: it was overtaken by an invalidation.
+    fn fill(&mut self, known: Known) -> bool {
+        self.guard.take().is_some_and(|guard| guard.insert(known).is_ok())
+    }
+
+    /// Puts the entry back for the others who wait, unless it was invalidated meanwhile.
+    fn put_back(&mut self) -> Option<Known> {
+        let (guard, held) = self.guard.take().zip(self.held.take())?;
+        if self.cache.touched.since(self.cache.hash(&self.key), self.moment) {
+            return None;
+        }
+        guard.insert(held.clone()).is_ok().then_some(held)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        drop(self.put_back());
     }
 }

@@ -51,8 +51,9 @@ impl UserRecord {
     /// Bytes it takes, roughly.
     pub fn bytes(&self) -> usize {
         let groups: usize = self.user.groups.iter().map(|group| group.len() + size_of::<Box<str>>()).sum();
-        // Names are held twice, as text and as header value; 32 for what the allocator and the register take.
-        size_of::<Self>() + 2 * (self.user.username.len() + self.user.email.len() + groups) + 32
+        // Names are held twice, as text and as header value; 96 for what the allocator and the register take, with
+        // the dead records in it (measured by `tests/cache/local.rs`).
+        size_of::<Self>() + 2 * (self.user.username.len() + self.user.email.len() + groups) + 96
     }
 
     fn retire(&self) {
@@ -72,7 +73,7 @@ pub struct Users {
 #[derive(Debug, Default)]
 struct Shard {
     records: HashMap<UserId, Weak<UserRecord>, foldhash::fast::RandomState>,
-    /// Sweep once there are this many: dead records are half of them at most, on average.
+    /// Sweep once there are this many: a dead record keeps its memory until then.
     sweep_at: usize,
 }
 
@@ -144,12 +145,13 @@ impl Default for Users {
 
 impl Shard {
     /// Fewer records are not worth a sweep.
-    const SWEEP_AT_LEAST: usize = 64;
+    const SWEEP_AT_LEAST: usize = 16;
 
     fn sweep_if_due(&mut self) {
         if self.records.len() >= self.sweep_at.max(Self::SWEEP_AT_LEAST) {
             self.records.retain(|_, held| held.strong_count() > 0);
-            self.sweep_at = self.records.len().saturating_mul(2);
+            // An eighth more: the cache is bounded in bytes, and dead records are not counted there.
+            self.sweep_at = self.records.len().saturating_add(self.records.len() / 8);
         }
     }
 }
