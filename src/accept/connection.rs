@@ -53,6 +53,8 @@ pub struct ConnectionSettings {
     pub linger_bytes: usize,
 }
 
+/// hyper panics below this; `[limits] header_bytes` does not go below it either.
+const HTTP1_BUFFER_BYTES_MIN: usize = 8192;
 /// Bytes of answers that HTTP/2 keeps for one stream whose client does not read.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Bytes that a client may send over one HTTP/2 stream before they are read.
@@ -116,7 +118,7 @@ impl<S: Service> Connections<S> {
             // Waits are bounded by `Activity`, which can tell a head from idleness.
             .header_read_timeout(None)
             .max_headers(self.settings.header_count.saturating_add(1))
-            .max_buf_size(self.settings.header_bytes.max(8192))
+            .max_buf_size(self.settings.header_bytes.max(HTTP1_BUFFER_BYTES_MIN))
             // A client that has sent its request may say so and still wants the answer.
             .half_close(true);
         let service = self.service_fn(peer, Arc::clone(&activity), true);

@@ -83,7 +83,8 @@ impl Limits {
             header_bytes: read.size(
                 raw.header_bytes.as_ref(),
                 default.header_bytes,
-                (4 << 10, 1 << 20),
+                // hyper reads a head of HTTP/1.1 into a buffer of at least 8 KiB: less could not be kept.
+                (8 << 10, 1 << 20),
                 "header_bytes",
             ),
             header_count: read.count(

@@ -440,7 +440,7 @@ fn quantities_out_of_range_name_the_range() {
         &with("[limits]\nheader_bytes = \"1KiB\""),
         2,
         16,
-        &["is out of range: 1KiB", "from 4KiB to 1MiB"],
+        &["is out of range: 1KiB", "from 8KiB to 1MiB"],
     );
     assert_error(&with("[limits]\nstore_time = 0"), 2, 14, &["from 100ms to 1m"]);
     assert_error(&with("[limits]\nstreams_per_connection = 5000"), 2, 26, &["from 1 to 1000"]);

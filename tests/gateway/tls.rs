@@ -193,9 +193,9 @@ fn the_self_signed_certificate_is_private_and_survives_a_restart() {
     let first = seen();
     let mode = |file: &str| fs::metadata(directory.path().join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("certs/self-signed.key"), 0o600);
-    let made = fs::read(directory.path().join("certs/self-signed.key")).unwrap();
+    let key = fs::read(directory.path().join("certs/self-signed.key")).unwrap();
     assert!(seen() == first, "another certificate after a restart");
-    assert_eq!(fs::read(directory.path().join("certs/self-signed.key")).unwrap(), made);
+    assert_eq!(fs::read(directory.path().join("certs/self-signed.key")).unwrap(), key);
     assert_eq!(mode("certs/self-signed.key"), 0o600);
 }
 

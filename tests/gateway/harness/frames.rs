@@ -40,7 +40,7 @@ impl Frame {
         self.kind == kind::HEADERS && self.payload.first() == Some(&0x88)
     }
 
-    /// The error code of RST_STREAM.
+    /// The error code of `RST_STREAM`.
     pub(crate) fn error(&self) -> u32 {
         u32::from_be_bytes(*self.payload.first_chunk().unwrap())
     }
