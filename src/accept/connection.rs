@@ -122,8 +122,8 @@ impl<S: Service> Connections<S> {
             // A client that has sent its request may say so and still wants the answer.
             .half_close(true);
         if self.settings.header_count != HTTP1_FIELDS {
-            // With another number hyper allocates for every request.
-            http.max_headers(self.settings.header_count);
+            // With another number hyper allocates for every request. One more, so that the refusal is ours.
+            http.max_headers(self.settings.header_count.saturating_add(1));
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
         let connection = http.serve_connection(stream, service);

@@ -463,6 +463,7 @@ fn slow_store(lines: &str) -> Settings {
     ))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 fn on_both_with_slow_store(lines: &str, case: impl AsyncFn(&World, &Client, &Gate)) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let gate = Gate::closed();
@@ -618,14 +619,14 @@ fn pipelined_requests_are_answered_in_order() {
             format!("GET /{number} HTTP/1.1\r\nHost: gateway.test\r\n{fields}\r\n")
         };
         let token = format!("Authorization: Token {}\r\n", world.token);
-        let mut bytes = String::new();
-        for number in 0..6 {
-            match number {
-                2 => bytes.push_str(&head(2, "")),
-                4 => bytes.push_str(&format!("{}GET /", head(4, &format!("{token}Content-Length: 5\r\n")))),
-                number => bytes.push_str(&head(number, &token)),
-            }
-        }
+        let bytes: String = (0..6)
+            .map(|number| match number {
+                2 => head(2, ""),
+                // Its body looks like the beginning of a request.
+                4 => head(4, &format!("{token}Content-Length: 5\r\n")) + "GET /",
+                number => head(number, &token),
+            })
+            .collect();
         let mut raw = client.raw(bytes).await;
         for number in 0..6 {
             let answer =

@@ -12,9 +12,10 @@ use crate::harness::world::{ROUTES, Settings, World, on_both};
 use doorward::app::Options;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// Waits until new connections are refused.
 async fn refused(world: &World) {

@@ -2,7 +2,7 @@
 //!
 //! Started in a directory of its own, so that certificate, key and database are new and go away.
 
-use crate::harness::gate::Gate;
+use super::gate::Gate;
 use doorward::accept::head::Head;
 use doorward::app::{AppError, Options, Running};
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
@@ -28,6 +28,11 @@ pub(crate) struct TestGateway {
 
 impl TestGateway {
     /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
+    pub(crate) fn start(text: &str) -> Self {
+        Self::start_with(text, Options::default())
+    }
+
+    /// Starts with something put in for tests.
     pub(crate) fn start_with(text: &str, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let running = run(directory.path(), text, options).unwrap();

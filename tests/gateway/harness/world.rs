@@ -85,12 +85,17 @@ impl World {
 
     /// With an upstream that is there already.
     pub(crate) fn before(upstream: TestUpstream, settings: &Settings) -> Self {
-        Self::with(upstream, settings, Options::default())
+        let gateway = TestGateway::start(&settings.config(upstream.url()));
+        Self::around(gateway, upstream, settings)
     }
 
     /// With something put in for tests.
     pub(crate) fn with(upstream: TestUpstream, settings: &Settings, options: Options) -> Self {
         let gateway = TestGateway::start_with(&settings.config(upstream.url()), options);
+        Self::around(gateway, upstream, settings)
+    }
+
+    fn around(gateway: TestGateway, upstream: TestUpstream, settings: &Settings) -> Self {
         gateway.user("alice", "correct horse battery staple");
         let token = gateway.token("alice");
         Self { upstream, gateway, token, canary: settings.canary.clone() }
@@ -149,7 +154,6 @@ impl Drop for Label {
 }
 
 /// Runs a case over HTTP/1.1 and over HTTP/2, each with a gateway of its own; side by side, since cases mostly wait.
-#[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 pub(crate) fn on_both(settings: &Settings, case: impl AsyncFn(&World, &Client) + Sync) {
     std::thread::scope(|scope| {
         let run = |protocol| {
