@@ -24,8 +24,7 @@ use doorward::accept::peer::Peer;
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
 use doorward::authenticate::schemes::token::{self, TokenScheme, TokenSource};
 use doorward::cache::local::{self, CacheSettings, CredentialKey, Fact, LocalCache, Now};
-use doorward::cache::users::UserRecord;
-use doorward::clock::{Clock, Monotonic, SystemClock};
+use doorward::clock::{Clock, SystemClock};
 use doorward::header::authorization;
 use doorward::header::guarded::GuardedNames;
 use doorward::identity::{CredentialId, Digest, Family, User, UserId};
@@ -70,7 +69,7 @@ fn main() {
         world.hits(&format!("1,000,000 tokens, {text}, uniform"), Draw::uniform(MILLION));
     }
     println!("\nresident memory");
-    for case in ["shared", "own", "evicting"] {
+    for case in ["shared", "own", "shared-full", "own-full", "unknown"] {
         let program = std::env::current_exe().unwrap();
         let status = std::process::Command::new(program).args([MEMORY, case]).status().unwrap();
         assert!(status.success(), "{case}");
@@ -314,14 +313,15 @@ fn cache(capacity_bytes: u64) -> LocalCache {
     LocalCache::new(CacheSettings { capacity_bytes, revocation_bound: HOUR, negative_ttl: HOUR })
 }
 
-/// Fills the cache as look-ups do.
+/// Fills the cache as look-ups do; without users, all tokens are unknown.
 fn fill(runtime: &tokio::runtime::Runtime, cache: &LocalCache, numbers: std::ops::Range<u64>, users: u64) {
     let clock = SystemClock::new();
     runtime.block_on(async {
         for number in numbers {
             let key = CredentialKey { digest: Digest::of(&key_text(number)), family: Family::Doorward };
-            let fact = || Fact { id: CredentialId(number), expires: None, user: user(number % users) };
-            let ask = || std::future::ready(Ok::<_, Infallible>(Some(fact())));
+            let owner = number.checked_rem(users).map(user);
+            let fact = owner.map(|user| Fact { id: CredentialId(number), expires: None, user });
+            let ask = || std::future::ready(Ok::<_, Infallible>(fact.clone()));
             cache.load(key, &clock, HOUR, ask).await.unwrap();
         }
     });
@@ -344,22 +344,28 @@ fn user(number: u64) -> User {
 /// Measures what a million tokens take, in this process.
 fn measure_memory(case: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let weight_of_user = UserRecord::new(user(0), Monotonic(0)).bytes() as u64;
     let (name, users, tokens, capacity) = match case {
         "shared" => ("1,000,000 tokens of 1,000 users", 1000, MILLION, 1 << 30),
         "own" => ("1,000,000 tokens of as many users", MILLION, MILLION, 1 << 30),
-        _ => ("3,000,000 tokens of 1,000 users, room for a third", 1000, 3 * MILLION, 464 << 20),
+        "shared-full" => ("3,000,000 tokens of 1,000 users, room for a third", 1000, 3 * MILLION, 640 << 20),
+        "own-full" => {
+            ("3,000,000 tokens of as many users, room for a third", 3 * MILLION, 3 * MILLION, 640 << 20)
+        }
+        _ => ("2,000,000 unknown tokens, room for half", 0, 2 * MILLION, 2_048_000_000),
     };
+    // Whatever is made once is there before.
     fill(&runtime, &cache(1 << 20), 0..1000, 1000);
     let before = resident_bytes();
     let cache = cache(capacity);
     fill(&runtime, &cache, 0..tokens, users);
     let bytes = resident_bytes() - before;
-    let each = bytes as f64 / cache.len() as f64;
+    let (entries, capacity) =
+        if users == 0 { (MILLION, capacity / 16) } else { (cache.len() as u64, capacity) };
     println!(
-        "{name:<50} {:>9} entries {:>6} MiB {each:>5.0} bytes each (a user's record counts {weight_of_user})",
-        cache.len(),
-        bytes >> 20
+        "{name:<52} {entries:>8} entries {:>4.0} bytes each, {:>3} MiB of a capacity of {:>3}",
+        bytes as f64 / entries as f64,
+        bytes >> 20,
+        capacity >> 20
     );
 }
 

@@ -40,20 +40,49 @@ pub trait Clock: Debug + Send + Sync {
     fn monotonic(&self) -> Monotonic;
     /// Wall clock, for expiry.
     fn unix(&self) -> UnixSeconds;
+
+    /// Wall clock at `now`, a moment that was just read; for who needs both times and has no time to lose.
+    fn unix_at(&self, _now: Monotonic) -> UnixSeconds {
+        self.unix()
+    }
 }
 
 /// The machine's clocks.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
+    /// What [`Clock::unix_at`] adds to monotonic time (nanoseconds).
+    wall_offset: AtomicI64,
+    /// When that was read.
+    wall_read: AtomicU64,
 }
+
+/// A wall clock that was set anew is noticed after a quarter of a second (nanoseconds). Reading it costs as much as
+/// finding a token in the cache, and what it decides is counted in seconds.
+const WALL_OFFSET_KEPT: u64 = 250_000_000;
+const NANOSECONDS: i64 = 1_000_000_000;
 
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), wall_offset: AtomicI64::new(0), wall_read: AtomicU64::new(0) }
     }
+
+    /// Compares the clocks. Callers that meet here write the same, but for the time between two readings.
+    fn read_wall_offset(&self) -> i64 {
+        let monotonic = self.monotonic();
+        let wall = i64::try_from(since_1970().as_nanos()).unwrap_or(i64::MAX);
+        let offset = wall.saturating_sub(i64::try_from(monotonic.0).unwrap_or(i64::MAX));
+        self.wall_offset.store(offset, Ordering::Relaxed);
+        self.wall_read.store(monotonic.0, Ordering::Release);
+        offset
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Default for SystemClock {
@@ -70,10 +99,17 @@ impl Clock for SystemClock {
         Monotonic(nanoseconds(self.start.elapsed()).saturating_add(MONOTONIC_START))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn unix(&self) -> UnixSeconds {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixSeconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        UnixSeconds(i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX))
+    }
+
+    fn unix_at(&self, now: Monotonic) -> UnixSeconds {
+        // Monotonic time starts an hour after zero, so the first call reads.
+        let age = now.0.saturating_sub(self.wall_read.load(Ordering::Acquire));
+        let is_kept = age < WALL_OFFSET_KEPT;
+        let offset = if is_kept { self.wall_offset.load(Ordering::Relaxed) } else { self.read_wall_offset() };
+        let nanoseconds = i64::try_from(now.0).unwrap_or(i64::MAX).saturating_add(offset);
+        UnixSeconds(nanoseconds.div_euclid(NANOSECONDS))
     }
 }
 
@@ -115,6 +151,27 @@ mod tests {
     fn monotonic_arithmetic_saturates() {
         assert_eq!(Monotonic(5).since(Monotonic(7)), Duration::ZERO);
         assert_eq!(Monotonic(u64::MAX).plus(Duration::from_secs(1)), Monotonic(u64::MAX));
+    }
+
+    #[test]
+    fn both_times_of_one_moment_agree() {
+        let clock = SystemClock::new();
+        for _ in 0..2 {
+            let (before, at, after) = (clock.unix(), clock.unix_at(clock.monotonic()), clock.unix());
+            // A second may have begun between two readings.
+            assert!((before.0 - 1..=after.0 + 1).contains(&at.0), "{before:?} {at:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn wall_clock_is_read_again_in_time() {
+        let clock = SystemClock::new();
+        let now = clock.monotonic();
+        let right = clock.unix_at(now);
+        clock.wall_offset.fetch_sub(100 * NANOSECONDS, Ordering::SeqCst);
+        assert!(clock.unix_at(now) < right, "kept");
+        clock.wall_read.fetch_sub(WALL_OFFSET_KEPT, Ordering::SeqCst);
+        assert!(clock.unix_at(clock.monotonic()) >= right, "read again");
     }
 
     #[test]

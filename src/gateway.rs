@@ -111,7 +111,7 @@ impl Gateway {
         record: &mut Record,
         effects: &mut Effects,
     ) -> Result<Response<Body>, Rejection> {
-        let now = Now { monotonic: record.started(), unix: self.reporting.clock.unix() };
+        let now = Now::at(self.reporting.clock.as_ref(), record.started());
         let trace = &mut record.trace;
         let head = self.sanitiser.sanitise(parts, &peer, record.request_id, trace)?;
         let head = record.head.insert(head);

@@ -4,7 +4,7 @@ use crate::accept::head::Head;
 use crate::authenticate::scheme::Identity;
 use crate::config::UpstreamHost;
 use crate::forward::upload::Framing;
-use crate::header::{forwarded, hop_by_hop};
+use crate::header::{forwarded, hop_by_hop, identity_value};
 use bytes::BytesMut;
 use http::{HeaderName, Version, header};
 use std::fmt::Write as _;
@@ -114,20 +114,12 @@ impl HeadWriter<'_> {
 
     fn our_fields(&self, out: &mut BytesMut) {
         if let Some(identity) = self.identity {
-            let user = &identity.user;
-            field(out, self.settings.user.as_str(), user.name_value.as_bytes());
-            let optional = [
-                (&self.settings.groups, user.groups_value.as_bytes()),
-                (&self.settings.email, user.email_value.as_bytes()),
-                (&self.settings.auth_type, identity.scheme.name().as_bytes()),
-            ];
-            for (name, value) in optional {
-                if let Some(name) = name
-                    && !value.is_empty()
-                {
-                    field(out, name.as_str(), value);
-                }
-            }
+            let user = &identity.user.user;
+            let auth_type = identity.scheme.name();
+            identity_field(out, Some(&self.settings.user), [&*user.username]);
+            identity_field(out, self.settings.groups.as_ref(), user.groups.iter().map(|group| &**group));
+            identity_field(out, self.settings.email.as_ref(), [&*user.email]);
+            identity_field(out, self.settings.auth_type.as_ref(), [auth_type]);
         }
         let client = &self.head.client;
         // Both kinds tell of the same host: upstreams read the one or the other.
@@ -169,6 +161,20 @@ fn strip_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
 /// Fields that a client may not have removed by nominating them: what the request is about.
 fn is_nominated(name: &HeaderName, headers: &http::HeaderMap) -> bool {
     *name != header::CONTENT_TYPE && *name != header::COOKIE && hop_by_hop::is_nominated(name, headers)
+}
+
+/// What is told of the user, if a name is configured for it and there is anything to tell.
+fn identity_field<'a>(
+    out: &mut BytesMut,
+    name: Option<&HeaderName>,
+    texts: impl IntoIterator<Item = &'a str>,
+) {
+    let mut texts = texts.into_iter().filter(|text| !text.is_empty()).peekable();
+    let (Some(name), Some(_)) = (name, texts.peek()) else { return };
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    identity_value::write_list(texts, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn field(out: &mut BytesMut, name: &str, value: &[u8]) {

@@ -3,21 +3,21 @@
 //! The encoding is injective (a property test says so): two users never look the same to an upstream. Most names
 //! stay as they are, so a backend that knows nothing of it works for them.
 
-use http::HeaderValue;
+use bytes::{BufMut as _, BytesMut};
 
-/// Appends `text`, encoded: controls, `%`, `,`, `;`, `"`, and leading and trailing blanks become `%XX`.
-fn encode_into(text: &str, out: &mut Vec<u8>) {
+/// Appends one name, encoded: controls, `%`, `,`, `;`, `"`, and leading and trailing blanks become `%XX`.
+pub fn write(text: &str, out: &mut BytesMut) {
     let bytes = text.as_bytes();
     let inner_start = bytes.iter().position(|byte| *byte != b' ').unwrap_or(bytes.len());
     let inner_end = bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
     for (place, byte) in bytes.iter().copied().enumerate() {
         let is_outer_blank = byte == b' ' && (place < inner_start || place >= inner_end);
         if byte < b' ' || matches!(byte, 0x7f | b'%' | b',' | b';' | b'"') || is_outer_blank {
-            out.push(b'%');
-            out.push(hex_digit(byte >> 4));
-            out.push(hex_digit(byte & 15));
+            out.put_u8(b'%');
+            out.put_u8(hex_digit(byte >> 4));
+            out.put_u8(hex_digit(byte & 15));
         } else {
-            out.push(byte);
+            out.put_u8(byte);
         }
     }
 }
@@ -29,22 +29,14 @@ fn hex_digit(nibble: u8) -> u8 {
     }
 }
 
-/// One name as a header value.
-pub fn encode(text: &str) -> HeaderValue {
-    encode_list(std::iter::once(text))
-}
-
-/// Names joined with `,`; each is encoded first, so that a comma in a name does not split it.
-pub fn encode_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> HeaderValue {
-    let mut out = Vec::new();
+/// Appends names joined with `,`; each is encoded first, so that a comma in a name does not split it.
+pub fn write_list<'a>(texts: impl IntoIterator<Item = &'a str>, out: &mut BytesMut) {
     for (place, text) in texts.into_iter().enumerate() {
         if place > 0 {
-            out.push(b',');
+            out.put_u8(b',');
         }
-        encode_into(text, &mut out);
+        write(text, out);
     }
-    // Controls are encoded, so this cannot fail; an empty value names nobody.
-    HeaderValue::from_bytes(&out).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
@@ -52,8 +44,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text(value: &HeaderValue) -> String {
-        String::from_utf8(value.as_bytes().to_vec()).unwrap()
+    fn encoded(text: &str) -> String {
+        listed([text])
+    }
+
+    fn listed<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+        let mut out = BytesMut::new();
+        write_list(texts, &mut out);
+        http::HeaderValue::from_bytes(&out).expect("a header value");
+        String::from_utf8(out.to_vec()).unwrap()
     }
 
     fn decode(value: &str) -> String {
@@ -75,25 +74,25 @@ mod tests {
     #[test]
     fn ordinary_names_stay_as_they_are() {
         for name in ["alice", "zoë", "муравей", "mail+tag@example.com", "space user", "user:colon"] {
-            assert_eq!(text(&encode(name)), name);
+            assert_eq!(encoded(name), name);
         }
     }
 
     #[test]
     fn what_could_split_a_value_is_encoded() {
-        assert_eq!(text(&encode(" a,b;c\"d%\r\n ")), "%20a%2Cb%3Bc%22d%25%0D%0A%20");
-        assert_eq!(text(&encode_list(["a,b", "c"])), "a%2Cb,c");
+        assert_eq!(encoded(" a,b;c\"d%\r\n "), "%20a%2Cb%3Bc%22d%25%0D%0A%20");
+        assert_eq!(listed(["a,b", "c"]), "a%2Cb,c");
     }
 
     proptest! {
         #[test]
         fn encoding_is_injective(name: String) {
-            prop_assert_eq!(decode(&text(&encode(&name))), name);
+            prop_assert_eq!(decode(&encoded(&name)), name);
         }
 
         #[test]
         fn lists_are_injective(names in proptest::collection::vec("\\PC+", 1..5)) {
-            let joined = text(&encode_list(names.iter().map(String::as_str)));
+            let joined = listed(names.iter().map(String::as_str));
             let back: Vec<_> = joined.split(',').map(decode).collect();
             prop_assert_eq!(back, names);
         }

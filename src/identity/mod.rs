@@ -9,16 +9,19 @@ use std::fmt;
 pub struct UserId(pub i64);
 
 /// What is known of a user; one record is shared by all credentials of the user.
+///
+/// Laid out in this order: what every request asks for comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct User {
     /// Key in the store.
     pub id: UserId,
-    /// Name, exactly as stored.
-    pub username: Box<str>,
     /// An inactive user is refused whatever the credentials.
     pub is_active: bool,
     /// For the permission `staff`.
     pub is_staff: bool,
+    /// Name, exactly as stored.
+    pub username: Box<str>,
     /// Names of the groups, sorted.
     pub groups: Box<[Box<str>]>,
     /// E-mail address; may be empty.
