@@ -16,4 +16,7 @@ mod harness;
 
 mod identity;
 mod routing;
+mod scheme;
+
+mod trace;
 mod upstream;

@@ -8,33 +8,34 @@ use doorward::credentials::NewAccount;
 use doorward::secret::Secret;
 use doorward::store::TokenOrigin;
 use std::net::SocketAddr;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A running gateway; stopped when dropped.
 pub(crate) struct TestGateway {
     running: Option<Running>,
     /// Certificate, key and database; goes away with this.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl TestGateway {
     /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
-    pub(crate) fn start(text: &str) -> Self {
-        Self::start_with(text, Options::default())
-    }
-
-    /// Starts with something put in for tests.
     pub(crate) fn start_with(text: &str, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let name = "doorward.toml".to_owned();
         let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
         let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let running = Running::start(&loaded.config, options).unwrap();
-        Self { running: Some(running), _directory: directory }
+        Self { running: Some(running), directory }
     }
 
-    fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

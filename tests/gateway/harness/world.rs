@@ -6,6 +6,7 @@
 use super::client::{Answer, Client, Protocol, Request};
 use super::gateway::TestGateway;
 use super::upstream::{Mark, TestUpstream};
+use doorward::app::Options;
 use std::time::Duration;
 
 /// What is special about a case's gateway.
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) workers: u16,
     /// The request that shows that nothing came before it; it must reach the upstream.
     pub(crate) canary: Request,
+    /// Clock, observer and schemes put in for the test.
+    pub(crate) options: Options,
 }
 
 /// Everything needs a token but what is under `/public`.
@@ -46,6 +49,7 @@ impl Default for Settings {
             // Pools are one per worker: with one worker, what is reused does not depend on chance.
             workers: 1,
             canary: Request::get("/canary"),
+            options: Options::default(),
         }
     }
 }
@@ -83,7 +87,7 @@ impl World {
 
     /// With an upstream that is there already.
     pub(crate) fn before(upstream: TestUpstream, settings: &Settings) -> Self {
-        let gateway = TestGateway::start(&settings.config(upstream.url()));
+        let gateway = TestGateway::start_with(&settings.config(upstream.url()), settings.options.clone());
         gateway.user("alice", "correct horse battery staple");
         let token = gateway.token("alice");
         Self { upstream, gateway, token, canary: settings.canary.clone() }
