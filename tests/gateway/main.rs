@@ -14,6 +14,7 @@
 
 mod harness;
 
+mod coherence;
 mod identity;
 mod routing;
 mod scheme;
