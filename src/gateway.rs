@@ -79,11 +79,14 @@ impl Gateway {
         let (parts, incoming) = request.into_parts();
         let version = parts.version;
         let expects_continue = parts.headers.contains_key(header::EXPECT);
-        let mut body = Some(RequestBody::new(incoming, expects_continue, self.drain));
+        let body = RequestBody::new(incoming, expects_continue, self.drain);
+        let request_bytes = body.counter();
+        let mut body = Some(body);
         let started = self.reporting.clock.monotonic();
         let id = self.request_ids.next();
         let mut record =
             Box::new(Record::new(&parts.method, parts.version, peer, id, started, &self.reporting));
+        record.request_bytes = request_bytes;
         let mut effects = Effects::default();
         // A panic ends one request, never the process.
         let passing = AssertUnwindSafe(self.pass(parts, peer, &mut body, &mut record, &mut effects));

@@ -5,6 +5,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub struct RequestBody {
     prefix: Bytes,
     incoming: Incoming,
     received: u64,
+    /// The same, for who reports on the request after the body is gone; `None`: there is no body.
+    counter: Option<Arc<AtomicU64>>,
     bytes_max: u64,
     /// The client waits for `100 Continue`, which is sent with the first read.
     expects_continue: bool,
@@ -44,10 +48,12 @@ pub struct DrainLimits {
 impl RequestBody {
     /// Wraps what hyper received; unlimited until [`Self::limit`] is called.
     pub fn new(incoming: Incoming, expects_continue: bool, drain: DrainLimits) -> Self {
+        let counter = (!incoming.is_end_stream()).then(Arc::default);
         Self {
             prefix: Bytes::new(),
             incoming,
             received: 0,
+            counter,
             bytes_max: u64::MAX,
             expects_continue,
             is_read: false,
@@ -65,9 +71,9 @@ impl RequestBody {
         if announced > bytes_max { Err(BodyError::TooLarge) } else { Ok(()) }
     }
 
-    /// Bytes received so far.
-    pub fn received(&self) -> u64 {
-        self.received
+    /// Bytes received so far, and later; `None`: there is no body.
+    pub fn counter(&self) -> Option<Arc<AtomicU64>> {
+        self.counter.clone()
     }
 
     /// Whether the request has a body at all, or some of it is left.
@@ -159,6 +165,9 @@ impl Body for RequestBody {
         };
         let length = frame.data_ref().map_or(0, Bytes::len);
         self.received = self.received.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        if let Some(counter) = &self.counter {
+            counter.store(self.received, Ordering::Relaxed);
+        }
         if self.received > self.bytes_max {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }

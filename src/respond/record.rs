@@ -15,6 +15,7 @@ use http::{Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// What is known of one request.
@@ -32,11 +33,12 @@ pub struct Record {
     pub scheme: Option<SchemeKind>,
     /// The request's id.
     pub request_id: RequestId,
+    /// Bytes of the request's body; `None`: it has none.
+    pub request_bytes: Option<Arc<AtomicU64>>,
     method: Method,
     version: Version,
     peer: Peer,
     started: Monotonic,
-    request_bytes: u64,
     response_bytes: u64,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
@@ -81,7 +83,7 @@ impl Record {
             version,
             peer,
             started,
-            request_bytes: 0,
+            request_bytes: None,
             response_bytes: 0,
             clock: Arc::clone(&reporting.clock),
             observer: Arc::clone(&reporting.observer),
@@ -119,7 +121,7 @@ impl Drop for Record {
             tls_version: self.peer.tls_version,
             status: self.status,
             duration: self.clock.monotonic().since(self.started),
-            request_bytes: self.request_bytes,
+            request_bytes: self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
             response_bytes: self.response_bytes,
         });
     }

@@ -19,6 +19,7 @@
 )]
 mod harness;
 
+use doorward::app::Options;
 use harness::client::{Answer, Client, Protocol};
 use harness::gateway::TestGateway;
 use harness::script::Step;
@@ -171,7 +172,7 @@ async fn replay(client: &Client, case: &Value) -> Vec<String> {
 fn answers_are_those_of_django_rest_framework() {
     let upstream = TestUpstream::start();
     upstream.otherwise(vec![Step::ReadBody, Step::Answer(echo)]);
-    let gateway = TestGateway::start_with(&config(&upstream), doorward::app::Options::default());
+    let gateway = TestGateway::start_with(&config(&upstream), Options::default());
     let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
     for user in fixture.get("users").and_then(Value::as_array).unwrap() {
         let text = |name: &str| user.get(name).and_then(Value::as_str).unwrap();

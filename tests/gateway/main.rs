@@ -14,11 +14,14 @@
 
 mod harness;
 
+mod coherence;
 mod identity;
 mod limits;
 mod obtain_token;
 mod proxies;
 mod routing;
+mod scheme;
 mod shutdown;
 mod tls;
+mod trace;
 mod upstream;

@@ -23,25 +23,20 @@ use tempfile::TempDir;
 pub(crate) struct TestGateway {
     running: Option<Running>,
     /// Certificate, key and database; goes away with this, unless it is the test's own.
-    _directory: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 impl TestGateway {
     /// Starts with this configuration file; relative paths are of a new directory. Call it outside of a runtime.
-    pub(crate) fn start(text: &str) -> Self {
-        Self::start_with(text, Options::default())
-    }
-
-    /// Starts with something put in for tests.
     pub(crate) fn start_with(text: &str, options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let running = run(directory.path(), text, options).unwrap();
-        Self { running: Some(running), _directory: Some(directory) }
+        Self { running: Some(running), directory: Some(directory) }
     }
 
     /// Starts in a directory that is there already.
     pub(crate) fn start_in(directory: &Path, text: &str, options: Options) -> Result<Self, AppError> {
-        Ok(Self { running: Some(run(directory, text, options)?), _directory: None })
+        Ok(Self { running: Some(run(directory, text, options)?), directory: None })
     }
 
     /// Stops accepting, does not wait.
@@ -49,8 +44,13 @@ impl TestGateway {
         self.running().ask_to_stop();
     }
 
-    fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.as_ref().expect("a directory of its own").path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -10,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod refusing;
 pub(crate) mod script;
+pub(crate) mod traces;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 pub(crate) mod world;

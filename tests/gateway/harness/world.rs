@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) workers: u16,
     /// The request that shows that nothing came before it; it must reach the upstream.
     pub(crate) canary: Request,
+    /// Clock, observer and schemes put in for the test.
+    pub(crate) options: Options,
 }
 
 /// Everything needs a token but what is under `/public`.
@@ -47,6 +49,7 @@ impl Default for Settings {
             // Pools are one per worker: with one worker, what is reused does not depend on chance.
             workers: 1,
             canary: Request::get("/canary"),
+            options: Options::default(),
         }
     }
 }
@@ -85,8 +88,7 @@ impl World {
 
     /// With an upstream that is there already.
     pub(crate) fn before(upstream: TestUpstream, settings: &Settings) -> Self {
-        let gateway = TestGateway::start(&settings.config(upstream.url()));
-        Self::around(gateway, upstream, settings)
+        Self::with(upstream, settings, settings.options.clone())
     }
 
     /// With something put in for tests.
