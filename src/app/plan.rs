@@ -22,7 +22,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// Logins that may be at the store besides those that wait for their password to be checked.
+const LOGINS_AT_STORE: usize = 8;
+/// Longest time of a login: two look-ups, the wait for a full queue of passwords, and a write behind another process.
+const LOGIN_TIME: Duration = Duration::from_secs(30);
 
 /// The upstreams, in the order of the configuration.
 pub(in crate::app) fn upstreams(config: &Config, cores: usize) -> Result<Vec<Arc<Upstream>>, AppError> {
@@ -166,7 +172,7 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &Sl
         config::Action::ObtainToken => {
             let handler = ObtainToken {
                 credentials: Arc::clone(&parts.backing.credentials),
-                slow: slow.clone(),
+                slow: logins(parts),
                 body_time: limits.body_idle,
             };
             (Action::ObtainToken(handler), None)
@@ -185,6 +191,13 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &Sl
         allow: allow.transpose().ok().flatten(),
         action,
     })
+}
+
+/// Logins have places of their own, so that a flood of them takes none from look-ups: those whose password waits or
+/// is being checked, and as many that ask the store.
+fn logins(parts: &Parts<'_>) -> SlowSide {
+    let places = parts.config.limits.password_queue.saturating_mul(2).saturating_add(LOGINS_AT_STORE);
+    SlowSide::new(parts.slow.clone(), places, LOGIN_TIME)
 }
 
 fn forward_headers(config: &Config, route: &Route) -> ForwardHeaders {

@@ -117,10 +117,12 @@ const SPELLINGS: &[&str] = &[
 #[derive(Debug, Clone)]
 pub struct GuardedNames {
     names: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
-    name_bytes_max: usize,
-    /// Lengths and first bytes that occur at all, so that most fields are passed by a glance.
-    firsts: [bool; 256],
+    /// Beginnings that occur at all, so that most fields are passed by a glance.
+    beginnings: Box<[bool; BEGINNINGS]>,
 }
+
+/// Values of [`beginning`].
+const BEGINNINGS: usize = 1 << 12;
 
 impl GuardedNames {
     /// The names that are always guarded, and these: the configured identity headers.
@@ -128,31 +130,36 @@ impl GuardedNames {
         let mut names: HashSet<Box<[u8]>, _> = HashSet::default();
         names.extend(NAMES.iter().map(|name| name.as_bytes().into()));
         names.extend(configured.into_iter().map(|name| fold(name.as_str()).into_boxed_slice()));
-        let mut firsts = [false; 256];
-        let spelled = SPELLINGS.iter().chain(PREFIXES).map(|name| name.as_bytes());
-        for first in names.iter().map(AsRef::as_ref).chain(spelled).filter_map(<[u8]>::first) {
-            if let Some(slot) = firsts.get_mut(usize::from(*first)) {
+        let mut beginnings = Box::new([false; BEGINNINGS]);
+        let listed = SPELLINGS.iter().chain(PREFIXES).map(|name| name.as_bytes());
+        for name in names.iter().map(AsRef::as_ref).chain(listed) {
+            if let Some(slot) = beginnings.get_mut(beginning(name)) {
                 *slot = true;
             }
         }
-        let name_bytes_max = names.iter().map(|name| name.len()).max().unwrap_or(0);
-        Self { names, name_bytes_max, firsts }
+        Self { names, beginnings }
     }
 
     /// Whether a client's field of this name is removed.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str().as_bytes();
-        let first = name.first().copied().map_or(0, fold_byte);
-        if !self.firsts.get(usize::from(first)).copied().unwrap_or(true) {
+        if !self.beginnings.get(beginning(name)).copied().unwrap_or(true) {
             return false;
         }
         let mut space = [0; FOLDED_BYTES_MAX];
         let folded = fold_into(name, &mut space);
-        (folded.len() <= self.name_bytes_max && name.len() <= FOLDED_BYTES_MAX && self.names.contains(folded))
+        (name.len() <= FOLDED_BYTES_MAX && self.names.contains(folded))
             || PREFIXES.iter().any(|prefix| folded.starts_with(prefix.as_bytes()))
             || (name.iter().any(|byte| !is_ordinary(*byte))
                 && SPELLINGS.iter().any(|spelling| folded == spelling.as_bytes()))
     }
+}
+
+/// The first four bytes of a name once folded, scrambled to 12 bits: names that are equal when folded agree in it,
+/// and so do a prefix of four bytes or more and what begins with it. Shorter listed names are whole names.
+fn beginning(name: &[u8]) -> usize {
+    let first = name.iter().take(4).fold(0_u32, |all, byte| all << 8 | u32::from(fold_byte(*byte)));
+    usize::try_from(first.wrapping_mul(0x9e37_79b1) >> 20).unwrap_or(0)
 }
 
 /// No guarded name is longer; of longer ones the beginning is compared with the prefixes.
@@ -250,6 +257,11 @@ mod tests {
             let is_guarded = guarded().contains(&HeaderName::from_static(name));
             assert_eq!(is_guarded, name != "authorization", "{name}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_long_enough_for_a_glance() {
+        assert!(PREFIXES.iter().all(|prefix| prefix.len() >= 4));
     }
 
     #[test]
