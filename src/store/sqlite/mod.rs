@@ -81,8 +81,9 @@ impl Sqlite {
     /// Closes all connections but those of feeds, after what runs on them; later calls are `Unavailable` or
     /// `NotWritten`.
     pub async fn close(&self) {
-        self.writer.close().await;
+        // The last one to close writes the log into the file, which a reading connection may not.
         self.readers.close().await;
+        self.writer.close().await;
     }
 
     /// Starts a write. Dropped without a commit, it leaves nothing behind.
