@@ -139,7 +139,7 @@ pub struct CacheSettings {
 
 /// Bytes of an entry without its user's record, in a full cache with the names of the evicted: measured by
 /// `benches/authenticate.rs`. Without evictions it is 108.
-const ENTRY_BYTES: u64 = 176;
+const ENTRY_BYTES: u64 = 144;
 /// Bytes of an entry for an unknown credential, measured alike.
 const UNKNOWN_BYTES: u64 = 144;
 /// Share of the capacity for unknown credentials.

@@ -38,7 +38,7 @@ impl UserRecord {
 
     /// Bytes it takes without its names: itself, its place in the register, what the allocator rounds up, and a
     /// share of the records that nobody holds any more. Measured by `benches/authenticate.rs`.
-    pub const BYTES_MIN: usize = size_of::<Self>() + 192;
+    pub const BYTES_MIN: usize = size_of::<Self>() + 144;
 
     /// Bytes it takes, roughly.
     pub fn bytes(&self) -> usize {
