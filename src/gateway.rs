@@ -3,7 +3,7 @@
 //! No stage calls the next from inside itself, so the order is stated once, here. Each stage takes the proof of the
 //! one before by value: leaving one out does not compile.
 
-use crate::accept::body::{DrainLimits, RequestBody};
+use crate::accept::body::{BodyLimits, RequestBody};
 use crate::accept::head::{RequestId, Sanitiser};
 use crate::accept::peer::Peer;
 use crate::authenticate::Authenticator;
@@ -62,8 +62,8 @@ pub struct Gateway {
     pub routes: Routes<Plan>,
     /// The first stage.
     pub sanitiser: Sanitiser,
-    /// For bodies that nobody wants.
-    pub drain: DrainLimits,
+    /// For every body.
+    pub body_limits: BodyLimits,
     /// Who is told of finished requests.
     pub reporting: Reporting,
     /// Names requests.
@@ -79,7 +79,7 @@ impl Gateway {
         let (parts, incoming) = request.into_parts();
         let version = parts.version;
         let expects_continue = parts.headers.contains_key(header::EXPECT);
-        let body = RequestBody::new(incoming, expects_continue, self.drain);
+        let body = RequestBody::new(incoming, expects_continue, self.body_limits);
         let request_bytes = body.counter();
         let mut body = Some(body);
         let started = self.reporting.clock.monotonic();

@@ -23,11 +23,14 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// How often it is worth looking.
-    pub fn interval(&self) -> Duration {
+    /// Between two looks at most: whatever begins after one look is due no sooner than this.
+    fn shortest(&self) -> Duration {
         self.header_time.min(self.keep_alive).min(self.send_idle)
     }
 }
+
+/// Between two looks at least.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What one connection is doing; shared with its requests.
 #[derive(Debug)]
@@ -113,6 +116,19 @@ impl Activity {
         }
         let all_wait = self.waits_for_client.load(Ordering::Relaxed) >= in_flight;
         if all_wait && last >= patience.send_idle { Judgement::TooSlow } else { Judgement::Keep }
+    }
+
+    /// When to look again: when the wait under way is over, if that is sooner than any that may begin meanwhile.
+    pub fn next_look(&self, patience: &Patience) -> Duration {
+        let now = self.clock.monotonic();
+        let since = |moment: &AtomicU64| now.since(Monotonic(moment.load(Ordering::Relaxed)));
+        let is_idle = self.in_flight.load(Ordering::Relaxed) == 0;
+        let due = match (is_idle, self.head_since.load(Ordering::Relaxed)) {
+            (true, 0) => patience.keep_alive.saturating_sub(since(&self.last)),
+            (true, _) => patience.header_time.saturating_sub(since(&self.head_since)),
+            (false, _) => patience.send_idle.saturating_sub(since(&self.last)),
+        };
+        due.clamp(LOOK_AGAIN, patience.shortest().max(LOOK_AGAIN))
     }
 
     fn touch(&self) {
@@ -223,6 +239,16 @@ mod tests {
         assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
         clock.advance(Duration::from_secs(1));
         assert_eq!(activity.judge(&PATIENCE), Judgement::Idle);
+    }
+
+    #[test]
+    fn a_look_comes_when_a_wait_is_over() {
+        let (clock, activity) = start();
+        assert_eq!(activity.next_look(&PATIENCE), PATIENCE.header_time);
+        drop(activity.begin(true));
+        assert_eq!(activity.next_look(&PATIENCE), PATIENCE.header_time, "a head may begin any moment");
+        clock.advance(Duration::from_secs(70));
+        assert_eq!(activity.next_look(&PATIENCE), Duration::from_secs(5));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Why a request's body ended early; always the client's doing.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum BodyError {
     /// Larger than the route allows.
     #[error("the request body is larger than the route allows")]
     TooLarge,
+    /// Slower than the limit.
+    #[error("the request body comes too slowly")]
+    TooSlow,
     /// The client went away, or broke the framing.
     #[error("the request body broke off")]
     Aborted(#[source] hyper::Error),
@@ -33,7 +37,22 @@ pub struct RequestBody {
     /// The client waits for `100 Continue`, which is sent with the first read.
     expects_continue: bool,
     is_read: bool,
-    drain: DrainLimits,
+    limits: BodyLimits,
+    /// Since when the client is being waited for.
+    waiting_since: Option<Instant>,
+    /// For how long it was waited for before.
+    waited: Duration,
+}
+
+/// Limits of every body, whatever the route.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// If nobody wants it.
+    pub drain: DrainLimits,
+    /// `[limits] body_rate`: bytes for each second that the client is waited for.
+    pub rate: u64,
+    /// `[limits] body_idle`: waits up to this are not counted against the rate.
+    pub patience: Duration,
 }
 
 /// How much of a body that nobody wants is read nevertheless.
@@ -47,7 +66,7 @@ pub struct DrainLimits {
 
 impl RequestBody {
     /// Wraps what hyper received; unlimited until [`Self::limit`] is called.
-    pub fn new(incoming: Incoming, expects_continue: bool, drain: DrainLimits) -> Self {
+    pub fn new(incoming: Incoming, expects_continue: bool, limits: BodyLimits) -> Self {
         let counter = (!incoming.is_end_stream()).then(Arc::default);
         Self {
             prefix: Bytes::new(),
@@ -57,7 +76,9 @@ impl RequestBody {
             bytes_max: u64::MAX,
             expects_continue,
             is_read: false,
-            drain,
+            limits,
+            waiting_since: None,
+            waited: Duration::ZERO,
         }
     }
 
@@ -132,7 +153,7 @@ impl RequestBody {
         if !is_sending {
             return;
         }
-        let mut left = self.drain.bytes_max;
+        let mut left = self.limits.drain.bytes_max;
         let discard = async move {
             while let Some(Ok(frame)) = self.incoming.frame().await {
                 let length = frame.data_ref().map_or(0, Bytes::len);
@@ -142,7 +163,23 @@ impl RequestBody {
                 }
             }
         };
-        tokio::spawn(tokio::time::timeout(self.drain.time_max, discard));
+        tokio::spawn(tokio::time::timeout(self.limits.drain.time_max, discard));
+    }
+}
+
+impl RequestBody {
+    /// Only the time that the client is waited for counts: an upstream that reads slowly is not its fault.
+    fn count_waiting(&mut self, is_pending: bool) {
+        if is_pending {
+            self.waiting_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.waiting_since.take() {
+            self.waited = self.waited.saturating_add(since.elapsed());
+        }
+    }
+
+    fn is_too_slow(&self) -> bool {
+        let due = self.limits.rate.saturating_mul(self.waited.as_secs());
+        self.waited > self.limits.patience && self.received < due && !self.incoming.is_end_stream()
     }
 }
 
@@ -158,7 +195,9 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
         }
         self.is_read = true;
-        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.count_waiting(polled.is_pending());
+        let frame = match ready!(polled) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Aborted(error)))),
             Some(Ok(frame)) => frame,
@@ -170,6 +209,9 @@ impl Body for RequestBody {
         }
         if self.received > self.bytes_max {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
+        }
+        if self.is_too_slow() {
+            return Poll::Ready(Some(Err(BodyError::TooSlow)));
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -70,6 +70,9 @@ const HTTP1_FIELDS: usize = 100;
 /// An answer on its way.
 type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<B>>, Infallible>> + Send>>;
 
+/// After an idle client was asked to close, until it is looked at again.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+
 /// Everything that connections share.
 #[derive(Debug)]
 pub struct Connections<S> {
@@ -199,6 +202,8 @@ impl<S: Service> Connections<S> {
             ask_to_close(connection.as_mut());
         }
         loop {
+            // A client that was asked to close has a moment to do so.
+            let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(&self.settings.patience) };
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -210,7 +215,7 @@ impl<S: Service> Connections<S> {
                     is_asked = true;
                     ask_to_close(connection.as_mut());
                 }
-                () = tokio::time::sleep(self.settings.patience.interval()) => {
+                () = tokio::time::sleep(next_look) => {
                     match activity.judge(&self.settings.patience) {
                         Judgement::Keep => {}
                         Judgement::Idle if !is_asked => {

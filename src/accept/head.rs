@@ -92,6 +92,9 @@ pub enum AcceptError {
     /// RFC 9110 section 9.3.6: this is no proxy.
     #[error("CONNECT")]
     Connect,
+    /// RFC 9110 section 5.1: a field's name is a token.
+    #[error("a field's name is not a token")]
+    BadName,
     /// RFC 9112 section 6.1: framing that parsers disagree about.
     #[error("ambiguous framing")]
     Framing,
@@ -128,6 +131,10 @@ impl Sanitiser {
         }
         if headers.len() > self.header_count {
             return Err(AcceptError::TooManyHeaders);
+        }
+        // `http` takes a quote for a letter; RFC 9110 section 5.1 does not, and the next parser may not.
+        if headers.keys().any(|name| name.as_str().contains('"')) {
+            return Err(AcceptError::BadName);
         }
         check_framing(version, &headers)?;
         check_form(&uri)?;
@@ -339,6 +346,13 @@ mod tests {
         assert!(sanitise(get("/").header("expect", "100-Continue")).unwrap().0.expects_continue);
         let connect = Request::builder().method("CONNECT").uri("example.com:443");
         assert_eq!(sanitise(connect).err(), Some(AcceptError::Connect));
+    }
+
+    #[test]
+    fn names_that_are_no_tokens_are_refused() {
+        // As h2 makes names.
+        let name = HeaderName::from_lowercase(b"\"x\"").unwrap();
+        assert_eq!(sanitise(get("/").header(name, "1")).err(), Some(AcceptError::BadName));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::config::{Config, ConfigError, Source};
 use crate::credentials::{CredentialsError, NewAccount};
 use crate::secret::{NoRandomness, Secret};
 use std::io;
+use std::io::ErrorKind::AddrInUse;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use tempfile::TempDir;
@@ -51,11 +52,19 @@ impl Demo {
         let directory = tempfile::Builder::new().prefix("doorward-demo-").tempdir()?;
         let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         upstream.set_nonblocking(true)?;
-        let text = configuration(free_address()?, upstream.local_addr()?);
-        let source =
-            Source { name: "demo".to_owned(), directory: directory.path().to_owned(), environment: |_| None };
-        let config = Config::parse(&text, &source)?.config;
-        let running = Running::start(&config, Options::default())?;
+        let upstream_address = upstream.local_addr()?;
+        let name = "demo".to_owned();
+        let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
+        let start = |port| {
+            let text = configuration((Ipv4Addr::LOCALHOST, port).into(), upstream_address);
+            let config = Config::parse(&text, &source)?.config;
+            Running::start(&config, Options::default()).map_err(DemoError::Start)
+        };
+        // The usual port, or any other one if that is taken.
+        let running = match start(PORT) {
+            Err(DemoError::Start(AppError::Listen { source, .. })) if source.kind() == AddrInUse => start(0),
+            other => other,
+        }?;
         let password = Secret::random_hex::<PASSWORD_BYTES>("")?;
         let account = NewAccount {
             username: "demo".to_owned(),
@@ -130,13 +139,4 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr) -> String {
          path = \"/api-token-auth/\"\n\
          handler = \"obtain-token\"\n"
     )
-}
-
-/// The usual port if it is free, any other one otherwise.
-fn free_address() -> io::Result<SocketAddr> {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-    if TcpListener::bind(usual).is_ok() {
-        return Ok(usual);
-    }
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

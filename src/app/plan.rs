@@ -1,6 +1,6 @@
 //! From the configuration to the gateway: upstreams, schemes, and a plan for each route.
 
-use crate::accept::body::DrainLimits;
+use crate::accept::body::{BodyLimits, DrainLimits};
 use crate::accept::head::Sanitiser;
 use crate::app::{AppError, Backing, Options};
 use crate::authenticate::Authenticator;
@@ -108,9 +108,13 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
         },
-        drain: DrainLimits {
-            bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
-            time_max: limits.unread_body_time,
+        body_limits: BodyLimits {
+            drain: DrainLimits {
+                bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
+                time_max: limits.unread_body_time,
+            },
+            rate: u64::try_from(limits.body_rate).unwrap_or(u64::MAX),
+            patience: limits.body_idle,
         },
         reporting: Reporting {
             observer: Arc::clone(&parts.options.observer),

@@ -24,6 +24,9 @@ pub struct Limits {
     pub handshake_time: Duration,
     /// How long a client may send nothing of a body it announced.
     pub body_idle: Duration,
+    /// Bytes a second that a client must send of its body, over all the time that it is waited for and after
+    /// `body_idle` of it; 0: no matter how slow.
+    pub body_rate: usize,
     /// How long a client may read nothing of its answer.
     pub send_idle: Duration,
     /// How long an idle connection is kept.
@@ -59,6 +62,7 @@ impl Default for Limits {
             header_time: Duration::from_secs(10),
             handshake_time: Duration::from_secs(10),
             body_idle: Duration::from_secs(20),
+            body_rate: 100,
             send_idle: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),
             connections: 10_000,
@@ -106,6 +110,7 @@ impl Limits {
                 "handshake_time",
             ),
             body_idle: read.seconds(raw.body_idle.as_ref(), default.body_idle, (1, 3600), "body_idle"),
+            body_rate: read.size(raw.body_rate.as_ref(), default.body_rate, (0, 1 << 20), "body_rate"),
             send_idle: read.seconds(raw.send_idle.as_ref(), default.send_idle, (1, 3600), "send_idle"),
             keep_alive: read.seconds(raw.keep_alive.as_ref(), default.keep_alive, (1, 3600), "keep_alive"),
             connections: read.count(

@@ -145,6 +145,7 @@ pub(super) struct Limits {
     pub(super) header_time: Option<Entry<Duration>>,
     pub(super) handshake_time: Option<Entry<Duration>>,
     pub(super) body_idle: Option<Entry<Duration>>,
+    pub(super) body_rate: Option<Entry<Size>>,
     pub(super) send_idle: Option<Entry<Duration>>,
     pub(super) keep_alive: Option<Entry<Duration>>,
     pub(super) connections: Option<Entry<Count>>,

@@ -20,6 +20,9 @@ const IMPORTED_KEY_BYTES_MIN: usize = 32;
 /// Longest username (Django's `auth_user.username`), in characters.
 const USERNAME_CHARACTERS_MAX: usize = 150;
 
+/// Longest name of a token, in characters.
+const TOKEN_NAME_CHARACTERS_MAX: usize = 100;
+
 /// Why an act was not done. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
@@ -32,6 +35,9 @@ pub enum CredentialsError {
     /// The name is empty, too long, or has control characters.
     #[error("a username has 1 to 150 characters and no control characters")]
     BadUsername,
+    /// The name of a token is too long or has control characters.
+    #[error("a token's name has at most 100 characters and no control characters")]
+    BadTokenName,
     /// The password is empty.
     #[error("the password is empty")]
     EmptyPassword,
@@ -168,6 +174,7 @@ impl Credentials {
         name: &str,
         origin: TokenOrigin,
     ) -> Result<CreatedToken, CredentialsError> {
+        check_token_name(name)?;
         let user = self.user(username).await?;
         // DRF 3.18, `Token.generate_key`: 40 lower-case hex digits.
         let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
@@ -282,9 +289,14 @@ fn after(moment: UnixSeconds, time: Duration) -> UnixSeconds {
 }
 
 fn check_username(name: &str) -> Result<(), CredentialsError> {
-    let is_good =
-        (1..=USERNAME_CHARACTERS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    let has_length = (1..=USERNAME_CHARACTERS_MAX).contains(&name.chars().count());
+    let is_good = has_length && !name.trim().is_empty() && !name.chars().any(char::is_control);
     if is_good { Ok(()) } else { Err(CredentialsError::BadUsername) }
+}
+
+fn check_token_name(name: &str) -> Result<(), CredentialsError> {
+    let is_good = name.chars().count() <= TOKEN_NAME_CHARACTERS_MAX && !name.chars().any(char::is_control);
+    if is_good { Ok(()) } else { Err(CredentialsError::BadTokenName) }
 }
 
 #[cfg(test)]
@@ -294,7 +306,7 @@ mod tests {
     #[test]
     fn usernames_are_checked() {
         assert!(check_username("zoë").is_ok());
-        for bad in ["", "a\nb", "a\0", &"x".repeat(151)] {
+        for bad in ["", " ", "a\nb", "a\0", &"x".repeat(151)] {
             assert!(check_username(bad).is_err(), "{bad:?}");
         }
     }

@@ -134,7 +134,7 @@ impl Refused {
             Self::Body(BodyError::Aborted(_)) => {
                 (Reason::BodyAborted, StatusCode::BAD_REQUEST, detail_json("Bad request."))
             }
-            Self::BodyTimeout => {
+            Self::BodyTimeout | Self::Body(BodyError::TooSlow) => {
                 (Reason::BodyTimeout, StatusCode::REQUEST_TIMEOUT, detail_json("Request timeout."))
             }
             Self::MediaType(given) => {

@@ -7,15 +7,16 @@
 use crate::accept::body::RequestBody;
 use crate::forward::connection::Connection;
 use crate::forward::exchange::{Exchange, Waits};
-use crate::forward::request::HeadWriter;
+use crate::forward::request::{ForwardHeaders, HeadWriter};
 use crate::forward::response::{Left, ResponseHead};
 use crate::forward::upload::{Framing, Upload};
 use crate::forward::upstream::Server;
 use crate::forward::{ForwardError, Forwarder};
 use crate::header::chunked::{Decoder, Piece};
+use crate::header::guarded;
 use crate::trace::Trace;
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, HeaderName, Response};
 use http_body::{Body, Frame, SizeHint};
 use smallvec::SmallVec;
 use std::pin::Pin;
@@ -57,9 +58,7 @@ pub(in crate::forward) async fn send(
     }
     match answer {
         Ok(ResponseHead { mut response, left, is_reusable }) => {
-            for name in forwarder.headers.identity_names() {
-                response.headers_mut().remove(name);
-            }
+            remove_identities(response.headers_mut(), &forwarder.headers);
             Ok(response.map(|()| UpstreamBody::new(exchange, left, is_reusable)))
         }
         Err(error) => {
@@ -68,6 +67,16 @@ pub(in crate::forward) async fn send(
             }
             Err(error)
         }
+    }
+}
+
+/// An upstream cannot speak for the gateway, in whatever spelling.
+fn remove_identities(headers: &mut HeaderMap, settings: &ForwardHeaders) {
+    let is_identity =
+        |name: &&HeaderName| settings.identity_names().any(|ours| guarded::is_alias(name, ours));
+    let names: SmallVec<[HeaderName; 2]> = headers.keys().filter(is_identity).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -77,10 +77,8 @@ impl Exchange {
                 }
                 match self.connection.poll_read(cx) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(ForwardError::Closed(None))),
-                    Poll::Ready(Ok(_)) => {
-                        self.has_answer = true;
-                        self.deadline.progress();
-                    }
+                    // No progress: the head as a whole is due in time, however it drips.
+                    Poll::Ready(Ok(_)) => self.has_answer = true,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(ForwardError::Closed(Some(error)))),
                     Poll::Pending => {
                         ready!(self.poll_deadline(self.waits.response, cx));

@@ -3,7 +3,7 @@
 //! What two parsers could read differently is not passed on: it becomes a 502 and the connection is closed.
 
 use crate::forward::{ForwardError, HeadLimits};
-use crate::header::hop_by_hop;
+use crate::header::{guarded, hop_by_hop};
 use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use smallvec::SmallVec;
@@ -159,8 +159,13 @@ fn length(value: &[u8]) -> Option<u64> {
 
 /// Fields that only a gateway may act on: never passed to clients.
 fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-accel-") || matches!(name, "x-sendfile" | "x-lighttpd-send-file")
+    if !name.as_str().starts_with('x') {
+        return false;
+    }
+    let folded = guarded::fold(name.as_str());
+    folded.starts_with(b"x_accel_")
+        || [&b"x_sendfile"[..], b"x_lighttpd_send_file", b"x_litespeed_location", b"x_reproxy_url"]
+            .contains(&folded.as_slice())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 pub(in crate::forward) enum Framing {
     /// There is no body.
     None,
-    /// By `Content-Length`; this many bytes.
+    /// By `Content-Length`; this many bytes are to come.
     Length(u64),
     /// By `Transfer-Encoding: chunked`.
     Chunked,
@@ -26,6 +26,13 @@ impl Framing {
             return Self::None;
         }
         body.size_hint().exact().map_or(Self::Chunked, Self::Length)
+    }
+
+    /// Counts a piece; whether it is the last one of an announced length.
+    fn is_completed_by(&mut self, data: &Bytes) -> bool {
+        let Self::Length(left) = self else { return false };
+        *left = left.saturating_sub(u64::try_from(data.len()).unwrap_or(u64::MAX));
+        *left == 0 && !data.is_empty()
     }
 }
 
@@ -55,6 +62,8 @@ pub(in crate::forward) struct Upload {
     /// A piece of the body, sent after `lines` without being copied.
     data: Bytes,
     body: Option<RequestBody>,
+    /// The piece that completes the announced length, until the body is known to have ended.
+    last: Option<Bytes>,
     framing: Framing,
     waits_for: WaitsFor,
     sent: u64,
@@ -74,6 +83,7 @@ impl Upload {
             lines: head,
             data: Bytes::new(),
             body: None,
+            last: None,
             framing: Framing::None,
             waits_for: WaitsFor::Upstream,
             sent: 0,
@@ -100,6 +110,7 @@ impl Upload {
     pub(in crate::forward) fn give_up(&mut self) -> Option<RequestBody> {
         self.lines.clear();
         self.data.clear();
+        self.last = None;
         self.needs_flush = false;
         self.body.take()
     }
@@ -146,19 +157,27 @@ impl Upload {
 
     /// Takes the next piece of the body, framed.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(Ok(())) };
-        let Some(frame) = ready!(Pin::new(body).poll_frame(cx)).transpose()? else {
-            self.body = None;
-            if self.framing == Framing::Chunked {
-                self.lines.extend_from_slice(b"0\r\n\r\n");
+        while let Some(body) = self.body.as_mut() {
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)).transpose()? else {
+                self.body = None;
+                if let Some(last) = self.last.take() {
+                    self.frame(last);
+                }
+                if self.framing == Framing::Chunked {
+                    self.lines.extend_from_slice(b"0\r\n\r\n");
+                }
+                break;
+            };
+            // Trailers are dropped: RFC 9110 section 6.5.1 allows it, and nobody could merge them by mistake.
+            let Ok(data) = frame.into_data() else { continue };
+            if self.framing.is_completed_by(&data) && !body.is_end_stream() {
+                // RFC 9113 section 8.1.1: more than was announced makes the request malformed, and the upstream
+                // must not have seen a whole one. So the last piece waits for the end.
+                self.last = Some(data);
+            } else if !data.is_empty() {
+                self.frame(data);
+                break;
             }
-            return Poll::Ready(Ok(()));
-        };
-        // Trailers are dropped: RFC 9110 section 6.5.1 allows it, and nobody could merge them by mistake.
-        if let Ok(data) = frame.into_data()
-            && !data.is_empty()
-        {
-            self.frame(data);
         }
         Poll::Ready(Ok(()))
     }

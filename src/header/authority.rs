@@ -65,7 +65,8 @@ fn is_ipv6_literal(host: &str) -> bool {
 /// Letters, digits, `-`, `.`, `_`: DNS names as they occur (RFC 1123 section 2.1), 253 bytes at most.
 fn is_name(host: &str) -> bool {
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    (1..=253).contains(&host.len()) && host.bytes().all(is_name_byte)
+    let has_empty_label = host.starts_with('.') || host.contains("..");
+    (1..=253).contains(&host.len()) && host.bytes().all(is_name_byte) && !has_empty_label
 }
 
 /// RFC 3986 section 3.2.3: may be empty.
@@ -97,7 +98,7 @@ mod tests {
     fn what_is_no_host_is_refused() {
         for given in [
             "", ":80", "a b", "a@b", "u:p@b", "a:b", "a:65536", "a:+1", "[::1", "[x]", "[::1]x", "a/b",
-            "a,b", "a\0", "é", "a:1:2",
+            "a,b", "a\0", "é", "a:1:2", "..", ".a", "a..b", ".",
         ] {
             assert!(Authority::parse(given.as_bytes()).is_err(), "{given}");
         }

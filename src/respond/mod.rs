@@ -130,7 +130,9 @@ impl Rejection {
             Self::Accept(AcceptError::Expectation) => {
                 Verdict::new(StatusCode::EXPECTATION_FAILED, Reason::Expectation, "Expectation failed.")
             }
-            Self::Accept(AcceptError::Connect | AcceptError::Framing) => bad_request(Reason::BadRequest),
+            Self::Accept(AcceptError::Connect | AcceptError::Framing | AcceptError::BadName) => {
+                bad_request(Reason::BadRequest)
+            }
             // DRF's text for a page that is not there.
             Self::Route(RouteError::None) => {
                 Verdict::new(StatusCode::NOT_FOUND, Reason::NoRoute, "Not found.")
@@ -160,6 +162,9 @@ impl Rejection {
                     Reason::BodyTooLarge,
                     "Request body too large.",
                 ),
+                BodyError::TooSlow => {
+                    Verdict::new(StatusCode::REQUEST_TIMEOUT, Reason::BodyTimeout, "Request timeout.")
+                }
                 BodyError::Aborted(_) => bad_request(Reason::BodyAborted),
             },
             // DRF 3.18, `NotAuthenticated.default_detail`.

@@ -191,6 +191,25 @@ fn handshake_time_bounds_the_handshake() {
 // --- bodies
 
 #[test]
+fn body_rate_bounds_how_slowly_an_upload_trickles() {
+    on_both(&limits("body_idle = \"1s\"\nbody_rate = \"100B\""), async |world, client| {
+        let request = Request::new("POST", "/upload").payload(Payload::Streamed).token(&world.token);
+        let (mut upload, mut download) = client.open(request).await;
+        let trickle = async {
+            // Never idle, and never complete.
+            while upload.send(pattern(0, 1)).await.is_ok() {
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let answer = async { download.answer().await.unwrap() };
+        let answer =
+            tokio::select! { answer = answer => answer, () = trickle => panic!("cut without an answer") };
+        assert_own(&answer, 408);
+        assert!(world.upstream.log().requests.iter().all(|request| !request.complete));
+    });
+}
+
+#[test]
 fn body_idle_bounds_the_pauses_of_an_upload() {
     on_both(&limits("body_idle = \"1s\""), async |world, client| {
         for (connection, payload) in
