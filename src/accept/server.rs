@@ -2,6 +2,7 @@
 
 use crate::accept::connection::{Connections, Service};
 use crate::accept::limits::ConnectionLimits;
+use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,11 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// After a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two lines about failures of one cause.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections on their way from one core to another.
 const HANDED_MAX: usize = 256;
 /// A core hands connections on once it has this many more than the least loaded.
@@ -89,6 +93,8 @@ pub struct Server<S> {
     pub limits: Arc<ConnectionLimits>,
     /// Connections under way on this core.
     pub tasks: TaskTracker,
+    /// Failures to accept since the last that was told of, and when that was.
+    pub failures: Mutex<(u64, Option<Instant>)>,
 }
 
 impl<S: Service> Server<S> {
@@ -170,12 +176,26 @@ impl<S: Service> Server<S> {
 
     async fn failed(&self, error: &io::Error) {
         // A connection that was reset before it was accepted is no failure of ours.
-        let is_passing =
-            matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
-        if !is_passing {
-            tracing::error!(%error, "cannot accept connections");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+        let passing = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+        if passing.contains(&error.kind()) {
+            return;
         }
+        if let Some(failures) = self.failures_to_tell() {
+            tracing::error!(%error, failures, "cannot accept connections");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// Counts a failure; the count if it is time to tell of them.
+    fn failures_to_tell(&self) -> Option<u64> {
+        let now = Instant::now();
+        let mut failures = self.failures.lock();
+        failures.0 = failures.0.saturating_add(1);
+        if failures.1.is_some_and(|told| now - told < TELL_INTERVAL) {
+            return None;
+        }
+        failures.1 = Some(now);
+        Some(std::mem::take(&mut failures.0))
     }
 }
 

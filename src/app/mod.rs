@@ -5,6 +5,7 @@
 
 pub mod demo;
 mod deployment;
+mod descriptors;
 mod echo;
 mod plan;
 mod summary;
@@ -31,6 +32,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::{AccessLog, Observer};
 use http::{Request, Response};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -303,8 +305,8 @@ impl Spawned<'_> {
     fn cores(self, sockets: Vec<Vec<TcpListener>>) -> Result<Vec<JoinHandle<()>>, AppError> {
         let limits = &self.config.limits;
         let trusted = self.config.clients.trusted_proxies.clone();
-        let counted =
-            Arc::new(ConnectionLimits::new(limits.connections, limits.connections_per_address, trusted));
+        let connections = descriptors::connections(limits.connections);
+        let counted = Arc::new(ConnectionLimits::new(connections, limits.connections_per_address, trusted));
         let (cores, inboxes) = Cores::new(sockets.len());
         let numbered = sockets.into_iter().zip(inboxes).enumerate();
         numbered
@@ -315,6 +317,7 @@ impl Spawned<'_> {
                     connections: Arc::clone(&self.connections),
                     limits: Arc::clone(&counted),
                     tasks: TaskTracker::new(),
+                    failures: Mutex::default(),
                 });
                 let core = Core {
                     server,
