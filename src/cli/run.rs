@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Numbers of the signals that stop (POSIX).
 const SIGINT: u8 = 2;
@@ -54,9 +54,10 @@ fn check(path: &Path) -> Result<ExitCode, Failure> {
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let config = load(path)?.config;
     let guard = start(&config);
+    let stop = StopSignals::listen()?;
     let running = Running::start(&config, Options::default())?;
     log_summary(&config, running.addresses(), running.certificate());
-    let code = until_stopped(move || running.stop())?;
+    let code = stop.wait(move || running.stop())?;
     drop(guard);
     Ok(code)
 }
@@ -71,9 +72,10 @@ fn start(config: &Config) -> LogGuard {
 
 fn demo() -> Result<ExitCode, Failure> {
     let guard = start_log(Format::Text, tracing::Level::WARN);
+    let stop = StopSignals::listen()?;
     let demo = Demo::start()?;
     say(&demo.instructions())?;
-    let code = until_stopped(move || {
+    let code = stop.wait(move || {
         if let Err(error) = demo.stop() {
             tracing::warn!(%error, "the demonstration's directory could not be removed");
         }
@@ -82,29 +84,47 @@ fn demo() -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
-fn until_stopped(stop: impl FnOnce() + Send + 'static) -> Result<ExitCode, Failure> {
-    let runtime = runtime()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Not used yet, and never a reason to die.
-        let _ignored =
-            [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()].map(signal);
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping: requests under way are finished");
-        let (stopped, wait) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
-            stop();
-            // Nobody waits any more after a second signal.
-            stopped.send(()).unwrap_or_default();
-        })?;
-        tokio::select! {
-            _ = wait => Ok(ExitCode::SUCCESS),
-            _ = terminate.recv() => Ok(signalled(SIGTERM)),
-            _ = interrupt.recv() => Ok(signalled(SIGINT)),
+/// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
+/// once, and even then requests are finished and directories removed.
+struct StopSignals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        let runtime = runtime()?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        // Not used yet, and never a reason to die: once listened for, the default action is gone for good.
+        for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(kind)?);
         }
-    })
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    /// Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
+    fn wait(self, stop: impl FnOnce() + Send + 'static) -> Result<ExitCode, Failure> {
+        let Self { runtime, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("stopping: requests under way are finished");
+            let (stopped, wait) = tokio::sync::oneshot::channel();
+            std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+                stop();
+                // Nobody waits any more after a second signal.
+                stopped.send(()).unwrap_or_default();
+            })?;
+            tokio::select! {
+                _ = wait => Ok(ExitCode::SUCCESS),
+                _ = terminate.recv() => Ok(signalled(SIGTERM)),
+                _ = interrupt.recv() => Ok(signalled(SIGINT)),
+            }
+        })
+    }
 }
 
 fn add_user(path: &Path, user: &AddUser) -> Result<ExitCode, Failure> {
