@@ -105,18 +105,19 @@ impl RequestBody {
     /// Reads up to `bytes_max` bytes and keeps them to be read again: what follows is forwarded unchanged.
     ///
     /// # Errors
-    /// If the body breaks off.
+    /// If the body breaks off, or pauses for longer than `[limits] body_idle`.
     pub async fn peek(&mut self, bytes_max: usize) -> Result<&[u8], BodyError> {
         let mut read = BytesMut::from(std::mem::take(&mut self.prefix));
         while read.len() < bytes_max && !self.incoming.is_end_stream() {
-            match self.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
+            let patience = self.limits.patience;
+            match tokio::time::timeout(patience, self.frame()).await {
+                Err(_) => return Err(BodyError::TooSlow),
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    if let Ok(data) = frame?.into_data() {
                         read.extend_from_slice(&data);
                     }
                 }
-                Some(Err(error)) => return Err(error),
-                None => break,
             }
         }
         self.prefix = read.freeze();

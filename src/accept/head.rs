@@ -150,6 +150,7 @@ impl Sanitiser {
         let claimed = self.take_guarded(&mut headers);
         trace.headers_removed = u16::try_from(claimed.0.len()).unwrap_or(u16::MAX);
         join_cookies(&mut headers);
+        hide_secrets(&mut headers);
         let peer = *peer;
         Ok(Head {
             method,
@@ -257,6 +258,15 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// A head that is shown by `Debug`, by accident or by a panic's message, shows no credentials.
+fn hide_secrets(headers: &mut HeaderMap) {
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        if let header::Entry::Occupied(mut entry) = headers.entry(name) {
+            entry.iter_mut().for_each(|value| value.set_sensitive(true));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +369,13 @@ mod tests {
     fn cookie_crumbs_become_one_field() {
         let request = get("/").header("cookie", "a=1").header("cookie", "b=2");
         assert_eq!(sanitise(request).unwrap().0.headers["cookie"], "a=1; b=2");
+    }
+
+    #[test]
+    fn debug_shows_no_credentials() {
+        let request = get("/").header("authorization", "Token hunter2").header("cookie", "a=hunter2");
+        let shown = format!("{:?}", sanitise(request.header("cookie", "b=hunter2")).unwrap().0);
+        assert!(shown.contains("authorization") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -270,6 +270,8 @@ impl LocalCache {
             // An entry that is not to be believed must go before the guard is asked for, or it is returned again.
             self.credentials.remove_if(&key, |known| !self.is_usable(known, began));
             let guard = match self.credentials.get_value_or_guard_async(&key).await {
+                // The answer that was waited for: refused as a fill, it is refused to those who waited, too.
+                Ok(_) if self.touched.since(self.hash(&key), moment) => continue,
                 Ok(known) if self.is_usable(&known, clock.monotonic()) => return Ok(Loaded::Known(known)),
                 Ok(known) if self.is_store_paused(clock.monotonic()) => {
                     return self.stale(known, clock.monotonic(), stale).ok_or(None);

@@ -54,10 +54,10 @@ fn check(path: &Path) -> Result<ExitCode, Failure> {
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let config = load(path)?.config;
     let guard = start(&config);
-    let stopping = Stopping::new()?;
+    let stop = StopSignals::listen()?;
     let running = Running::start(&config, Options::default())?;
     log_summary(&config, running.addresses(), running.certificate());
-    let code = stopping.wait(move || running.stop())?;
+    let code = stop.wait(move || running.stop())?;
     drop(guard);
     Ok(code)
 }
@@ -72,11 +72,10 @@ fn start(config: &Config) -> LogGuard {
 
 fn demo() -> Result<ExitCode, Failure> {
     let guard = start_log(Format::Text, tracing::Level::WARN);
-    // Before there is a directory to be removed.
-    let stopping = Stopping::new()?;
+    let stop = StopSignals::listen()?;
     let demo = Demo::start()?;
     say(&demo.instructions())?;
-    let code = stopping.wait(move || {
+    let code = stop.wait(move || {
         if let Err(error) = demo.stop() {
             tracing::warn!(%error, "the demonstration's directory could not be removed");
         }
@@ -85,30 +84,31 @@ fn demo() -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// The signals that stop, from the moment this is made.
-struct Stopping {
+/// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
+/// once, and even then requests are finished and directories removed.
+struct StopSignals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
-    /// Not used yet, and never a reason to die.
-    _ignored: [io::Result<Signal>; 3],
 }
 
-impl Stopping {
-    fn new() -> io::Result<Self> {
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
         let runtime = runtime()?;
         let entered = runtime.enter();
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        let ignored = [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()];
-        let ignored = ignored.map(signal);
+        // Not used yet, and never a reason to die: once listened for, the default action is gone for good.
+        for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(kind)?);
+        }
         drop(entered);
-        Ok(Self { runtime, terminate, interrupt, _ignored: ignored })
+        Ok(Self { runtime, terminate, interrupt })
     }
 
     /// Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
     fn wait(self, stop: impl FnOnce() + Send + 'static) -> Result<ExitCode, Failure> {
-        let Self { runtime, mut terminate, mut interrupt, _ignored } = self;
+        let Self { runtime, mut terminate, mut interrupt } = self;
         runtime.block_on(async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("stopping: requests under way are finished");

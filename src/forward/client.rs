@@ -51,6 +51,8 @@ pub(in crate::forward) async fn send(
     let mut exchange = Exchange::new(connection, Upload::new(head(), body, framing), waits);
     let mut answer = exchange.head(method, forwarder.head_limits).await;
     if matches!(answer, Err(ForwardError::Closed(_))) && may_repeat && !exchange.has_answer {
+        // Its place goes first: where all are taken, it is the one that the new connection needs.
+        drop(exchange);
         let connection = server.connect(upstream.timeout.connect, upstream.queue_time).await?;
         trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
         exchange = Exchange::new(connection, Upload::head_only(head()), waits);

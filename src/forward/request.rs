@@ -62,6 +62,10 @@ impl HeadWriter<'_> {
         field(&mut out, "host", host);
         self.client_fields(&mut out);
         match framing {
+            // RFC 9110 section 8.6: what was said to be empty is said to be so again; some upstreams insist.
+            Framing::None if self.head.headers.contains_key(header::CONTENT_LENGTH) => {
+                field(&mut out, "content-length", b"0");
+            }
             Framing::None => {}
             // Writing to memory cannot fail.
             Framing::Length(bytes) => write!(out, "content-length: {bytes}\r\n").unwrap_or_default(),

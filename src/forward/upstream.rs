@@ -166,15 +166,17 @@ impl Server {
 
     /// An idle connection of this core that is as it was left; the one used last, so that others can go.
     pub(in crate::forward) fn idle(&self, idle_max: Duration) -> Option<Connection> {
-        let mut pool = self.idle.get(core::number())?.lock();
+        let pool = self.idle.get(core::number())?;
         let mut now = None;
-        while let Some(mut idle) = pool.pop_back() {
+        loop {
+            // Looking at a socket and closing it are system calls: not under the lock.
+            let popped = pool.lock().pop_back();
+            let mut idle = popped?;
             let now = *now.get_or_insert_with(Instant::now);
             if now - idle.since < idle_max && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
         }
-        None
     }
 
     /// Keeps a connection for the next exchange, unless somebody waits for its place.
@@ -234,9 +236,14 @@ impl Server {
 
     /// Frees a place: the oldest idle connection of any core.
     fn close_oldest_idle(&self) {
-        let oldest = self.idle.iter().filter_map(|pool| Some((pool.lock().front()?.since, pool)));
-        if let Some((_, pool)) = oldest.min_by_key(|(since, _)| *since) {
-            drop(pool.lock().pop_front());
+        loop {
+            let oldest = self.idle.iter().filter_map(|pool| Some((pool.lock().front()?.since, pool)));
+            let Some((_, pool)) = oldest.min_by_key(|(since, _)| *since) else { return };
+            let popped = pool.lock().pop_front();
+            // Another one who waits may have been faster: then the next oldest is for this one.
+            if popped.is_some() {
+                return;
+            }
         }
     }
 

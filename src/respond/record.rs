@@ -2,6 +2,7 @@
 //!
 //! It is told when it is dropped, so a request is told of exactly once, however it ends.
 
+use crate::accept::body::BodyError;
 use crate::accept::head::{Head, RequestId};
 use crate::accept::peer::Peer;
 use crate::clock::{Clock, Monotonic};
@@ -162,7 +163,9 @@ impl HttpBody for RecordedBody {
             Some(Err(error)) => {
                 self.is_ended = true;
                 self.record.trace.reason = match error {
-                    ForwardError::Body(_) | ForwardError::BodyTimeout => Reason::BodyAborted,
+                    ForwardError::Body(BodyError::TooLarge) => Reason::BodyTooLarge,
+                    ForwardError::Body(BodyError::Aborted(_)) => Reason::BodyAborted,
+                    ForwardError::BodyTimeout => Reason::BodyTimeout,
                     _ => Reason::ResponseAborted,
                 };
             }

@@ -162,6 +162,23 @@ async fn fill_that_an_invalidation_overtook_is_refused_and_asked_for_again() {
 }
 
 #[tokio::test]
+async fn who_waited_for_a_fill_that_is_refused_is_not_answered_by_it() {
+    let bench = bench();
+    bench.put(1, 7, 1);
+    let load = bench.held_load().await;
+    let waiter = tokio::spawn({
+        let bench = Arc::clone(&bench);
+        async move { bench.load(1).await }
+    });
+    tokio::task::yield_now().await;
+    bench.store.delete(key(1).digest);
+    bench.cache.invalidate(Invalidation::Credential(key(1)));
+    bench.store.open();
+    assert_eq!(waiter.await.unwrap(), Seen::Unknown);
+    assert_eq!(load.await.unwrap(), Seen::Unknown);
+}
+
+#[tokio::test]
 async fn who_asks_after_an_invalidation_does_not_wait_for_an_older_load() {
     let bench = bench();
     bench.put(1, 1, 1);

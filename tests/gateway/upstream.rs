@@ -673,6 +673,18 @@ fn a_get_on_a_stale_connection_is_sent_again_once() {
 }
 
 #[test]
+fn a_stale_connection_gives_its_place_to_the_one_that_replaces_it() {
+    let settings = Settings { upstream: "connections = 1\nqueue_time = \"1s\"", ..Settings::default() };
+    on_both(&settings, async |world, client| {
+        world
+            .upstream
+            .scripts("/stale", vec![vec![Step::ReadBody, Step::Ok], vec![Step::Close], vec![Step::Ok]]);
+        assert_eq!(client.send(world.get("/stale")).await.text(), "ok");
+        assert_eq!(client.send(world.get("/stale")).await.status, 200);
+    });
+}
+
+#[test]
 fn a_get_on_a_reset_connection_is_sent_again_once() {
     on_both(&Settings::default(), async |world, client| {
         world
