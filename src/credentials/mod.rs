@@ -23,7 +23,7 @@ const USERNAME_CHARACTERS_MAX: usize = 150;
 /// Longest name of a token, in characters.
 const TOKEN_NAME_CHARACTERS_MAX: usize = 100;
 
-/// Why an act was not done. Nothing was changed then.
+/// Why an act was not done. Nothing was changed then, but for [`StoreError::Unavailable`]: nobody knows.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// No user has this name.
@@ -205,7 +205,7 @@ impl Credentials {
         self.store_token(user.id, key, "", TokenOrigin::Command).await
     }
 
-    /// Voids a token: when this returns, no request of this process passes with it.
+    /// Voids a token: when this returns, no later request of this process passes with it.
     ///
     /// # Errors
     /// If there is no such token, or the store cannot be written.

@@ -28,7 +28,6 @@ pub(in crate::forward) enum Io {
 }
 
 /// A connection and its place among the server's connections.
-#[derive(Debug)]
 pub(in crate::forward) struct Connection {
     io: Io,
     /// Read and not yet used.
@@ -38,6 +37,16 @@ pub(in crate::forward) struct Connection {
     /// Whether an exchange went over it before.
     pub(in crate::forward) is_reused: bool,
     _place: OwnedSemaphorePermit,
+}
+
+/// What was read may hold secrets, so it is not shown.
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("io", &self.io)
+            .field("is_reused", &self.is_reused)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {

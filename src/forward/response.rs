@@ -8,7 +8,7 @@ use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use smallvec::SmallVec;
 
-/// Fields of one answer that are parsed at all; the configured limit is lower.
+/// Fields of one answer that there is room for on the stack; a higher configured limit is this one.
 const FIELDS_MAX: usize = 256;
 
 /// The head of an answer.

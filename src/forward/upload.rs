@@ -55,7 +55,6 @@ pub(in crate::forward) enum WaitsFor {
 }
 
 /// The sending half of an exchange.
-#[derive(Debug)]
 pub(in crate::forward) struct Upload {
     /// Heads, chunk sizes and line ends: small and ours.
     lines: BytesMut,
@@ -68,6 +67,16 @@ pub(in crate::forward) struct Upload {
     waits_for: WaitsFor,
     sent: u64,
     needs_flush: bool,
+}
+
+/// Heads and bodies may hold secrets, so they are not shown.
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload")
+            .field("framing", &self.framing)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Upload {

@@ -141,8 +141,21 @@ impl Upstream {
     /// Closes connections that were idle for too long, or that the server has ended.
     pub fn sweep(&self, core: usize) {
         let now = Instant::now();
-        for pool in self.servers.iter().filter_map(|server| server.idle.get(core)) {
-            pool.lock().retain_mut(|idle| now - idle.since < self.timeout.idle && idle.connection.is_quiet());
+        for server in &self.servers {
+            let Some(pool) = server.idle.get(core) else { continue };
+            // Looked at and closed outside of the lock: both are system calls.
+            let mut kept = std::mem::take(&mut *pool.lock());
+            kept.retain_mut(|idle| now - idle.since < self.timeout.idle && idle.connection.is_quiet());
+            {
+                let mut pool = pool.lock();
+                // What came meanwhile is younger.
+                kept.append(&mut pool);
+                *pool = kept;
+            }
+            // Who began to wait meanwhile did not see them.
+            if server.waiting.load(Ordering::Acquire) > 0 {
+                server.close_oldest_idle();
+            }
         }
     }
 }
