@@ -13,14 +13,18 @@ const BACKLOG: i32 = 4096;
 /// If it cannot be bound; also if another process listens there, which `SO_REUSEPORT` alone would hide: the two
 /// would silently share the connections.
 pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
-    let first = open(address, false)?;
     if cores <= 1 {
-        return Ok(vec![first]);
+        return Ok(vec![open(address, false)?]);
     }
-    // The probe has shown that nobody else is there; a port that the system chose is kept.
+    // The system chooses a port that nobody has, so there is nothing to probe, and given back it could be another's
+    // before it is bound again.
+    if address.port() != 0 {
+        drop(open(address, false)?);
+    }
+    let first = open(address, true)?;
     let address = first.local_addr()?;
-    drop(first);
-    (0..cores).map(|_| open(address, true)).collect()
+    let others = (1..cores).map(|_| open(address, true));
+    std::iter::once(Ok(first)).chain(others).collect()
 }
 
 fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
@@ -48,5 +52,16 @@ mod tests {
         assert_eq!(first.len(), 2);
         assert_eq!(bind(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn ports_that_the_system_chooses_are_never_shared() {
+        let bind_many = || (0..200).map(|_| bind(([127, 0, 0, 1], 0).into(), 2).unwrap()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(bind_many)).collect();
+        // Nothing is closed before all are bound.
+        let bound: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let ports: Vec<_> = bound.iter().map(|sockets| sockets[0].local_addr().unwrap().port()).collect();
+        let different: std::collections::HashSet<_> = ports.iter().collect();
+        assert_eq!(different.len(), ports.len());
     }
 }
