@@ -145,7 +145,11 @@ impl Backing {
         }));
         let passwords = Passwords::new(Passwords::threads_default(), config.limits.password_queue);
         let passwords = Arc::new(passwords.map_err(AppError::Thread)?);
-        let policy = TokenPolicy { ttl: config.tokens.ttl, prefix: config.tokens.prefix.clone() };
+        let policy = TokenPolicy {
+            ttl: config.tokens.ttl,
+            prefix: config.tokens.prefix.clone(),
+            per_user: config.tokens.per_user,
+        };
         let credentials =
             Credentials::new(Arc::clone(&store), Arc::clone(&cache), passwords, Arc::clone(clock), policy);
         Ok(Self { store, cache, credentials: Arc::new(credentials) })
@@ -200,6 +204,7 @@ impl Running {
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(watch::watch(backing.clone(), clock(), stop.clone()), slow.handle());
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
+        background.spawn_on(watch::write_uses(backing.clone(), stop.clone()), slow.handle());
         let connections = Arc::new(Connections {
             tls,
             service: GatewayService(Arc::new(gateway)),
@@ -256,6 +261,12 @@ impl Running {
             // The watcher's connection first: the last one to close puts the file in order.
             let close = async {
                 self.background.wait().await;
+                if let Err(error) = self.backing.credentials.write_uses().await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the last uses of tokens are lost"
+                    );
+                }
                 self.backing.store.close().await
             };
             match slow.block_on(async { tokio::time::timeout(CLOSE_TIME, close).await }) {

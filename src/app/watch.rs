@@ -18,6 +18,9 @@ const FAILURES_MAX: u32 = 20;
 /// Between two prunings of the store.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Between two writings of when tokens were last used.
+const USES_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Watches until stopped.
 pub(in crate::app) async fn watch(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {
     while !stop.is_cancelled() {
@@ -92,6 +95,24 @@ pub(in crate::app) async fn prune(backing: Backing, clock: Arc<dyn Clock>, stop:
         if let Err(error) = backing.store.prune(clock.unix()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot prune the store");
         }
+    }
+}
+
+/// Writes when tokens were last used, now and then.
+pub(in crate::app) async fn write_uses(backing: Backing, stop: CancellationToken) {
+    let mut is_failing = false;
+    while !stop.is_cancelled() {
+        pause(USES_INTERVAL, &stop).await;
+        let written = backing.credentials.write_uses().await;
+        if let Err(error) = &written
+            && !is_failing
+        {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "the last uses of tokens cannot be written"
+            );
+        }
+        is_failing = written.is_err();
     }
 }
 

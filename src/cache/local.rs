@@ -13,6 +13,7 @@
 
 use crate::cache::touched::{Moment, Touched};
 use crate::cache::users::{UserRecord, Users};
+use crate::cache::uses::Uses;
 use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use quick_cache::sync::Cache;
@@ -142,6 +143,8 @@ pub struct CacheSettings {
 const ENTRY_BYTES: u64 = 144;
 /// Bytes of an entry for an unknown credential, measured alike.
 const UNKNOWN_BYTES: u64 = 144;
+/// The least that an entry is counted as.
+const SMALLEST_BYTES: u64 = ENTRY_BYTES + UserRecord::BYTES_MIN as u64;
 /// Share of the capacity for unknown credentials.
 const UNKNOWN_SHARE: u64 = 16;
 /// Evicted credentials whose names are kept, as a share of the entries. A name takes the room of an entry, and more
@@ -173,6 +176,7 @@ pub struct LocalCache {
     credentials: Credentials,
     unknowns: Unknowns,
     users: Users,
+    uses: Uses,
     touched: Touched,
     hasher: Seeded,
     settings: CacheSettings,
@@ -189,9 +193,9 @@ impl std::fmt::Debug for LocalCache {
 }
 
 fn credentials(capacity_bytes: u64) -> Credentials {
-    let smallest = ENTRY_BYTES.saturating_add(UserRecord::BYTES_MIN as u64);
+    let items = usize::try_from(capacity_bytes / SMALLEST_BYTES).unwrap_or(usize::MAX);
     let options = OptionsBuilder::new()
-        .estimated_items_capacity(usize::try_from(capacity_bytes / smallest).unwrap_or(usize::MAX).max(16))
+        .estimated_items_capacity(items.max(16))
         .weight_capacity(capacity_bytes)
         .ghost_allocation(GHOST_SHARE)
         .build()
@@ -216,6 +220,7 @@ impl LocalCache {
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
             users: Users::new(),
+            uses: Uses::new(known_bytes / SMALLEST_BYTES),
             touched: Touched::new(),
             hasher: Seeded::default(),
             settings,
@@ -344,6 +349,11 @@ impl LocalCache {
     /// All entries are proved: the store said, when asked at this moment, that whatever changed was invalidated.
     pub fn prove(&self, asked: Monotonic) {
         self.proved.fetch_max(asked.0, Ordering::AcqRel);
+    }
+
+    /// When credentials were last used.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Entries for known credentials.

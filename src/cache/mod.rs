@@ -6,3 +6,4 @@
 pub mod local;
 pub mod touched;
 pub mod users;
+pub mod uses;

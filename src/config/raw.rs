@@ -114,6 +114,7 @@ pub(super) struct Scheme {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [tokens]")]
 pub(super) struct Tokens {
     pub(super) ttl: Option<Entry<TokenTtl>>,
+    pub(super) per_user: Option<Entry<Count>>,
     pub(super) prefix: Option<Entry<TokenPrefix>>,
 }
 

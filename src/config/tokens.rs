@@ -1,25 +1,30 @@
 //! `[tokens]`: the tokens that doorward issues.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
-use crate::config::value::{Quantity, Written, unexpected, within};
+use crate::config::value::{Count, Quantity, Written, unexpected, within};
 
 /// How tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
     /// How long a token lives; `None`: until it is revoked.
     pub ttl: Option<Duration>,
+    /// How many live tokens obtain-token makes for one user; past it the least recently used is revoked.
+    pub per_user: NonZeroUsize,
     /// What every token begins with, so that scanners for leaked secrets can find it; may be empty.
     pub prefix: String,
 }
 
+const PER_USER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
+const PER_USER_MAX: usize = 100_000;
 const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { ttl: Some(30 * DAY), prefix: String::new() }
+        Self { ttl: Some(30 * DAY), per_user: PER_USER, prefix: String::new() }
     }
 }
 
@@ -31,7 +36,11 @@ impl Tokens {
             Some(entry) if entry.value.0.is_none() => None,
             entry => within(entry.as_ref(), TokenTtl(default.ttl), range, "ttl", problems).0,
         };
-        Self { ttl, prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0) }
+        let per_user = Count(default.per_user.get());
+        let per_user =
+            within(raw.per_user.as_ref(), per_user, Count(1)..=Count(PER_USER_MAX), "per_user", problems);
+        let per_user = NonZeroUsize::new(per_user.0).unwrap_or(default.per_user);
+        Self { ttl, per_user, prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0) }
     }
 }
 

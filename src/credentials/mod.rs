@@ -9,7 +9,8 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use crate::store::{Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,12 +81,14 @@ pub struct CreatedToken {
 }
 
 /// How new tokens are made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TokenPolicy {
     /// `None`: they never expire.
     pub ttl: Option<Duration>,
     /// What keys begin with.
     pub prefix: String,
+    /// Most live tokens that one user got for a password.
+    pub per_user: NonZeroUsize,
 }
 
 /// The writer.
@@ -181,6 +184,48 @@ impl Credentials {
         self.store_token(user.id, key, name, origin).await
     }
 
+    /// Makes a token for a user whose password was just checked. Past the limit for each user the least recently
+    /// used of the tokens that were made so is voided. `None`: the user is not the one any more whose password it was.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn grant_token(&self, user: &User) -> Result<Option<CreatedToken>, CredentialsError> {
+        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
+        let token = self.new_token(user.id, &key, "", TokenOrigin::Obtain)?;
+        let (id, digest) = (token.id, token.digest);
+        let last_use = |id| {
+            let last = self.cache.uses().last(id)?;
+            Some((self.clock.unix_at(last), last.0))
+        };
+        let grant = Grant {
+            password_version: user.password_version,
+            per_user: self.policy.per_user.get(),
+            last_use: &last_use,
+        };
+        let Granted::Stored { revoked } = self.store.grant_token(token, grant).await? else {
+            return Ok(None);
+        };
+        self.invalidate_token(digest);
+        for (id, digest) in revoked {
+            self.invalidate_token(digest);
+            tracing::info!(credential.id = %id, user.id = user.id.0, limit = self.policy.per_user, "token revoked: per_user");
+        }
+        Ok(Some(CreatedToken { id, key }))
+    }
+
+    /// Writes when tokens were last used, for those whose use was noted since the last call.
+    ///
+    /// # Errors
+    /// If the store cannot be written; the uses are kept for the next call.
+    pub async fn write_uses(&self) -> Result<(), CredentialsError> {
+        let uses = self.cache.uses().take();
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.write_uses(uses.clone()).await;
+        Ok(written.inspect_err(|_| self.cache.uses().put_back(uses))?)
+    }
+
     /// Stores a token whose key was made elsewhere.
     ///
     /// # Errors
@@ -257,15 +302,26 @@ impl Credentials {
         name: &str,
         origin: TokenOrigin,
     ) -> Result<CreatedToken, CredentialsError> {
-        let digest = Digest::of(key.expose());
-        let id = CredentialId(u64::from_be_bytes(random()?));
-        let created = self.clock.unix();
-        let expires = self.policy.ttl.map(|ttl| after(created, ttl));
-        let token = NewToken { id, digest, user, name: name.to_owned(), origin, created, expires };
+        let token = self.new_token(user, &key, name, origin)?;
+        let (id, digest) = (token.id, token.digest);
         self.store.insert_token(token).await?;
         // Somebody may have tried the key before it was stored.
         self.invalidate_token(digest);
         Ok(CreatedToken { id, key })
+    }
+
+    fn new_token(
+        &self,
+        user: UserId,
+        key: &Secret,
+        name: &str,
+        origin: TokenOrigin,
+    ) -> Result<NewToken, CredentialsError> {
+        let id = CredentialId(u64::from_be_bytes(random()?));
+        let created = self.clock.unix();
+        let expires = self.policy.ttl.map(|ttl| after(created, ttl));
+        let digest = Digest::of(key.expose());
+        Ok(NewToken { id, digest, user, name: name.to_owned(), origin, created, expires })
     }
 
     fn invalidate_token(&self, digest: Digest) {

@@ -10,7 +10,7 @@ use crate::password::PasswordError;
 use crate::respond::body::{Body, detail_json};
 use crate::respond::own_answer;
 use crate::secret::Secret;
-use crate::store::{StoreError, TokenOrigin};
+use crate::store::StoreError;
 use crate::throttle::Admitted;
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
@@ -93,12 +93,11 @@ impl ObtainToken {
             let Some(user) = credentials.login(&login.username, login.password).await? else {
                 return Ok(None);
             };
-            credentials.create_token(&user.username, "", TokenOrigin::Obtain).await.map(Some)
+            credentials.grant_token(&user).await
         });
         match created.await {
             Ok(Some(CreatedToken { key, id: _ })) => Ok(key),
-            // The user went away between the two calls.
-            Ok(None) | Err(SlowError::Failed(CredentialsError::NoSuchUser)) => Err(Refused::Login),
+            Ok(None) => Err(Refused::Login),
             Err(error) => Err(Refused::of(&error)),
         }
     }

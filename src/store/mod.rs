@@ -96,6 +96,40 @@ pub struct TokenSummary {
     pub last_used: Option<UnixSeconds>,
 }
 
+/// When a token was last used, as far as this process knows better than the store.
+///
+/// The second is the store's unit; the number puts uses within one second in order.
+pub type LastUse<'a> = &'a (dyn Fn(CredentialId) -> Option<(UnixSeconds, u64)> + Sync);
+
+/// What a token is given for, and how many there may be.
+#[derive(Clone, Copy)]
+pub struct Grant<'a> {
+    /// The user's password version when the password was checked.
+    pub password_version: i64,
+    /// Most unexpired tokens of [`TokenOrigin::Obtain`] that the user has afterwards; 1 at least.
+    pub per_user: usize,
+    /// Which of them were used lately.
+    pub last_use: LastUse<'a>,
+}
+
+impl Debug for Grant<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grant").field("per_user", &self.per_user).finish_non_exhaustive()
+    }
+}
+
+/// What became of a grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Granted {
+    /// The token is stored; these had to go.
+    Stored {
+        /// Public ids and digests of the tokens that were deleted.
+        revoked: Vec<(CredentialId, Digest)>,
+    },
+    /// Nothing was done: since the password was checked, the user was deleted, deactivated, or given another one.
+    Void,
+}
+
 /// A user to be stored.
 #[derive(Debug, Clone)]
 pub struct NewUser {
@@ -147,6 +181,20 @@ pub trait TokenStore: Debug + Send + Sync {
     /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written
     /// or there is no such user.
     fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()>;
+
+    /// Stores a token for a user whose password was just checked, and deletes the least recently used ones above the
+    /// limit, all at once; committed when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::insert_token`].
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted>;
+
+    /// Writes when tokens were last used, in batches; tokens that are gone are left out. An earlier time never
+    /// replaces a later one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written; what was written then may be repeated.
+    fn write_uses(&self, uses: Vec<(CredentialId, UnixSeconds)>) -> StoreFuture<'_, ()>;
 
     /// Deletes a token; yields its digest, so that caches can be told. `None`: there is none.
     ///

@@ -6,8 +6,8 @@ use doorward::clock::UnixSeconds;
 use doorward::identity::{CredentialId, Digest, User, UserId};
 use doorward::secret::Secret;
 use doorward::store::{
-    ChangeFeed, FoundToken, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore, TokenSummary,
-    UserStore, UserWithPassword,
+    ChangeFeed, FoundToken, Grant, Granted, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore,
+    TokenSummary, UserStore, UserWithPassword,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -104,6 +104,14 @@ impl TokenStore for Double {
     }
 
     fn insert_token(&self, _: NewToken) -> StoreFuture<'_, ()> {
+        never()
+    }
+
+    fn grant_token<'a>(&'a self, _: NewToken, _: Grant<'a>) -> StoreFuture<'a, Granted> {
+        never()
+    }
+
+    fn write_uses(&self, _: Vec<(CredentialId, UnixSeconds)>) -> StoreFuture<'_, ()> {
         never()
     }
 

@@ -411,3 +411,54 @@ fn what_a_stranger_says_of_https_is_not_believed() {
         token_of(&client.send(login("alice", PASSWORD).field("X-Forwarded-Proto", "http")).await);
     });
 }
+
+#[test]
+fn past_per_user_the_least_recently_used_token_is_revoked() {
+    on_both(&settings("[tokens]\nper_user = 3"), async |world, client| {
+        let works = async |token: &str| client.send(Request::get("/x").token(token)).await.status == 200;
+        let [a, b, c] = [obtain(&client).await, obtain(&client).await, obtain(&client).await];
+        // One that a command made is not counted.
+        assert!(works(&world.token).await);
+        assert!(works(&b).await && works(&a).await);
+        let d = obtain(&client).await;
+        assert!(!works(&c).await, "never used");
+        assert!(works(&a).await && works(&b).await && works(&d).await);
+        assert!(works(&a).await);
+        let e = obtain(&client).await;
+        assert!(!works(&b).await, "used before the others");
+        for token in [&a, &d, &e, &world.token] {
+            assert!(works(token).await);
+        }
+    });
+}
+
+#[test]
+fn logins_at_once_leave_no_more_than_per_user() {
+    on_both(&settings("[tokens]\nper_user = 3"), async |world, client| {
+        let clients: Vec<_> = (0..10).map(|_| client.fresh()).collect();
+        let tokens = futures_util::future::join_all(clients.iter().map(obtain)).await;
+        let mut live = 0;
+        for token in &tokens {
+            live += usize::from(client.send(Request::get("/x").token(token)).await.status == 200);
+        }
+        assert_eq!(live, 3);
+        let listed = world.gateway.running().credentials().list_tokens(Some("alice")).await.unwrap();
+        assert_eq!(listed.len(), 4, "and the command's");
+    });
+}
+
+#[test]
+fn last_use_of_a_token_is_written() {
+    on_both(&settings(""), async |world, client| {
+        let credentials = world.gateway.running().credentials();
+        let last_used = async || {
+            credentials.write_uses().await.unwrap();
+            credentials.list_tokens(None).await.unwrap()[0].last_used
+        };
+        assert_eq!(last_used().await, None);
+        client.send(Request::get("/x").token("0000000000000000000000000000000000000000")).await;
+        assert_eq!(last_used().await, None);
+        client.send(world.get("/x")).await;
+        assert!(last_used().await.is_some());
+    });
+}

@@ -60,6 +60,9 @@ claims! { Database:
     token_finds_its_user
     user_has_many_named_tokens
     deleted_token_is_gone
+    granted_token_displaces_the_least_recently_used
+    grant_is_void_if_the_user_changed_since_the_password_was_checked
+    uses_are_written_and_void_nothing
     taken_names_conflict
     token_of_nobody_is_not_written
     deleted_user_takes_the_tokens_along

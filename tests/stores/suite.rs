@@ -3,7 +3,9 @@
 use doorward::clock::UnixSeconds;
 use doorward::identity::{CredentialId, Digest, User, UserId};
 use doorward::secret::Secret;
-use doorward::store::{Change, ChangeFeed, NewToken, NewUser, Store, StoreError, TokenOrigin};
+use doorward::store::{
+    Change, ChangeFeed, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin,
+};
 use std::pin::Pin;
 
 /// Opens the database once more.
@@ -185,6 +187,86 @@ pub(crate) async fn deleted_token_is_gone(open: Open<'_>) {
     let other = open().await;
     assert!(other.find_token(digest(1)).await.unwrap().is_none());
     assert!(other.find_token(digest(2)).await.unwrap().is_some());
+}
+
+fn obtained(number: u64, user: UserId) -> NewToken {
+    NewToken { origin: TokenOrigin::Obtain, ..token(number, user) }
+}
+
+/// A limit of three; nobody knows more of last uses than the store.
+fn three() -> Grant<'static> {
+    Grant { password_version: 0, per_user: 3, last_use: &|_| None }
+}
+
+fn revoked(numbers: &[u64]) -> Granted {
+    Granted::Stored {
+        revoked: numbers.iter().map(|number| (CredentialId(*number), digest(*number))).collect(),
+    }
+}
+
+pub(crate) async fn granted_token_displaces_the_least_recently_used(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let bob = store.insert_user(user("bob")).await.unwrap();
+    let expires = Some(NOW);
+    store.insert_token(NewToken { expires, ..obtained(100, alice) }).await.unwrap();
+    store.insert_token(token(101, alice)).await.unwrap();
+    store.insert_token(obtained(102, bob)).await.unwrap();
+    for number in 1..=3 {
+        let granted = store.grant_token(obtained(number, alice), three()).await.unwrap();
+        assert_eq!(granted, revoked(&[]), "neither expired ones nor others' nor the command's count");
+    }
+    let mut feed = open().await.change_feed().await.unwrap();
+    assert_eq!(store.grant_token(obtained(4, alice), three()).await.unwrap(), revoked(&[1]), "the oldest");
+    let changes = reported(&mut feed).await;
+    assert!(changes.contains(&Change::Token(digest(1))) && changes.contains(&Change::Token(digest(4))));
+    // What was written counts, and what this process knows better counts more.
+    let used = |seconds| UnixSeconds(NOW.0 + seconds);
+    store.write_uses(vec![(CredentialId(2), used(5)), (CredentialId(3), used(7))]).await.unwrap();
+    assert_eq!(store.grant_token(obtained(5, alice), three()).await.unwrap(), revoked(&[4]));
+    let last_use = |id: CredentialId| (id.0 != 3).then_some((used(9), 10 - id.0));
+    let grant = Grant { last_use: &last_use, ..three() };
+    assert_eq!(store.grant_token(obtained(6, alice), grant).await.unwrap(), revoked(&[3]));
+    // Within one second the order decides: of 2, 5 and 6 the last has the lowest.
+    assert_eq!(store.grant_token(obtained(7, alice), grant).await.unwrap(), revoked(&[6]));
+    let grant = Grant { per_user: 1, ..three() };
+    let granted = store.grant_token(obtained(8, alice), grant).await.unwrap();
+    assert_eq!(granted, revoked(&[5, 7, 2]), "the limit was lowered");
+    let left: Vec<_> = store.list_tokens(Some(alice)).await.unwrap().iter().map(|token| token.id.0).collect();
+    assert_eq!(left, [100, 101, 8]);
+    assert_eq!(store.list_tokens(Some(bob)).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn grant_is_void_if_the_user_changed_since_the_password_was_checked(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    let bob = store.insert_user(user("bob")).await.unwrap();
+    store.set_password(alice, Secret::new("$argon2id$2")).await.unwrap();
+    store.set_active(bob, false).await.unwrap();
+    for gone in [alice, bob, UserId(77)] {
+        assert_eq!(store.grant_token(obtained(1, gone), three()).await.unwrap(), Granted::Void);
+    }
+    let grant = Grant { password_version: 1, ..three() };
+    assert_eq!(store.grant_token(obtained(1, alice), grant).await.unwrap(), revoked(&[]));
+    let taken = store.grant_token(obtained(1, alice), grant).await;
+    assert!(matches!(taken, Err(StoreError::Conflict)));
+    assert_eq!(store.list_tokens(None).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn uses_are_written_and_void_nothing(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap();
+    for number in 0..1_050 {
+        store.insert_token(token(number, alice)).await.unwrap();
+    }
+    let mut feed = open().await.change_feed().await.unwrap();
+    let uses = (0..1_051).map(|number| (CredentialId(number), UnixSeconds(NOW.0 + 60))).collect();
+    store.write_uses(uses).await.unwrap();
+    store.write_uses(vec![(CredentialId(7), NOW)]).await.unwrap();
+    let listed = store.list_tokens(None).await.unwrap();
+    assert_eq!(listed.len(), 1_050, "one of them there never was");
+    assert!(listed.iter().all(|token| token.last_used == Some(UnixSeconds(NOW.0 + 60))));
+    assert_eq!(feed.changes().await.unwrap(), [], "no cache has to forget anything");
 }
 
 pub(crate) async fn taken_names_conflict(open: Open<'_>) {

@@ -6,8 +6,8 @@ use crate::accept::head::Head;
 use crate::authenticate::scheme::{
     Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
-use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache};
-use crate::clock::{Clock, UnixSeconds};
+use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache, Now};
+use crate::clock::Clock;
 use crate::header::authorization::{self, Words};
 use crate::identity::{CredentialId, Digest, Family, SchemeKind};
 use crate::secret::Secret;
@@ -114,8 +114,8 @@ impl TokenSource {
         let key = CredentialKey { digest, family: Family::Doorward };
         let stale = context.stale_while_unreachable;
         match self.cache.recall(&key, context.now, stale) {
-            local::Recall::Known(known) => Recall::Answer(judge(known, AnsweredBy::Local, context.now.unix)),
-            local::Recall::Stale(known) => Recall::Answer(judge(known, AnsweredBy::Stale, context.now.unix)),
+            local::Recall::Known(known) => Recall::Answer(self.judge(known, AnsweredBy::Local, context.now)),
+            local::Recall::Stale(known) => Recall::Answer(self.judge(known, AnsweredBy::Stale, context.now)),
             local::Recall::Unknown => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
             local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
         }
@@ -133,11 +133,24 @@ impl TokenSource {
         };
         let loaded = self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
         let verdict = match loaded {
-            Loaded::Known(known) => judge(known, AnsweredBy::Store, self.clock.unix()),
-            Loaded::Stale(known) => judge(known, AnsweredBy::Stale, self.clock.unix()),
+            Loaded::Known(known) => self.judge(known, AnsweredBy::Store, Now::read(self.clock.as_ref())),
+            Loaded::Stale(known) => self.judge(known, AnsweredBy::Stale, Now::read(self.clock.as_ref())),
             Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
         };
         Ok((verdict, Effects::default()))
+    }
+
+    /// An expired token is like one that never was: knox answers so, and it tells a finder least.
+    fn judge(&self, known: Known, answered_by: AnsweredBy, now: Now) -> Verdict {
+        if known.is_expired(now.unix) {
+            Verdict::Rejected(INVALID, answered_by, Some(known.id))
+        } else if known.user.user.is_active {
+            self.cache.uses().note(known.id, now.monotonic, now.unix);
+            let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
+            Verdict::Verified(identity, answered_by)
+        } else {
+            Verdict::Inactive(INACTIVE, answered_by)
+        }
     }
 
     /// A token that nobody knows, under 64 bits of a keyed digest: a public id that says nothing of it.
@@ -155,18 +168,6 @@ impl TokenSource {
 fn fact(found: FoundToken) -> Option<Fact> {
     let is_void = found.created.0 < found.user.not_before;
     (!is_void).then_some(Fact { id: found.id, expires: found.expires, user: found.user })
-}
-
-/// An expired token is like one that never was: knox answers so, and it tells a finder least.
-fn judge(known: Known, answered_by: AnsweredBy, now: UnixSeconds) -> Verdict {
-    if known.is_expired(now) {
-        Verdict::Rejected(INVALID, answered_by, Some(known.id))
-    } else if known.user.user.is_active {
-        let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
-        Verdict::Verified(identity, answered_by)
-    } else {
-        Verdict::Inactive(INACTIVE, answered_by)
-    }
 }
 
 #[cfg(test)]

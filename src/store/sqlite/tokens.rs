@@ -5,8 +5,11 @@ use crate::identity::{CredentialId, Digest, UserId};
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::sqlite::users::UserRow;
-use crate::store::{FoundToken, NewToken, StoreFuture, TokenOrigin, TokenStore, TokenSummary};
-use sqlx::FromRow;
+use crate::store::{
+    FoundToken, Grant, Granted, LastUse, NewToken, StoreError, StoreFuture, TokenOrigin, TokenStore,
+    TokenSummary,
+};
+use sqlx::{FromRow, SqliteConnection};
 
 /// Token, user and groups in one statement, so that they are of one moment.
 const FIND: &str = "SELECT token.digest, token.public_id, token.created_at, token.expires_at,
@@ -17,6 +20,15 @@ const FIND: &str = "SELECT token.digest, token.public_id, token.created_at, toke
 
 const INSERT: &str = "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const MAY_BE_GRANTED: &str =
+    "SELECT count(*) FROM user WHERE id = ?1 AND is_active AND password_version = ?2";
+const LIVE: &str = "SELECT public_id, digest, created_at, last_used_at FROM token
+    WHERE user_id = ?1 AND origin = ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY id";
+const USED: &str = "UPDATE token SET last_used_at = ?2
+    WHERE public_id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+/// Uses that one transaction writes: others write in between.
+const USES_BATCH: usize = 1000;
 
 const DELETE: &str = "DELETE FROM token WHERE public_id = ?1 RETURNING digest";
 
@@ -44,6 +56,15 @@ struct FoundRow {
     user: UserRow,
 }
 
+/// A token that a new one may displace.
+#[derive(FromRow)]
+struct LiveRow {
+    public_id: i64,
+    digest: Vec<u8>,
+    created_at: i64,
+    last_used_at: Option<i64>,
+}
+
 #[derive(FromRow)]
 struct SummaryRow {
     public_id: i64,
@@ -64,6 +85,48 @@ impl FoundRow {
             user: self.user.into_user()?,
         })
     }
+}
+
+impl LiveRow {
+    fn id(&self) -> CredentialId {
+        CredentialId(self.public_id.cast_unsigned())
+    }
+
+    /// Orders tokens by their last use; making one counts as its first.
+    fn last_use(&self, known: LastUse<'_>) -> (i64, u64) {
+        let written = self.last_used_at.map_or((self.created_at, 0), |used| (used.max(self.created_at), 1));
+        known(self.id()).map_or(written, |(second, order)| written.max((second.0, order.max(1))))
+    }
+}
+
+/// The tokens that have to go so that one more is within the limit.
+async fn displaced(
+    connection: &mut SqliteConnection,
+    token: &NewToken,
+    grant: &Grant<'_>,
+) -> sqlx::Result<Vec<LiveRow>> {
+    let query = sqlx::query_as::<_, LiveRow>(LIVE)
+        .bind(token.user.0)
+        .bind(origin_name(TokenOrigin::Obtain))
+        .bind(token.created.0);
+    let mut live = query.fetch_all(connection).await?;
+    // Stable: of those that were never used, the oldest goes first.
+    live.sort_by_key(|row| row.last_use(grant.last_use));
+    let kept = grant.per_user.saturating_sub(1);
+    live.truncate(live.len().saturating_sub(kept));
+    Ok(live)
+}
+
+async fn insert(connection: &mut SqliteConnection, token: NewToken) -> Result<(), StoreError> {
+    let query = sqlx::query(INSERT)
+        .bind(token.id.0.cast_signed())
+        .bind(token.digest.0.to_vec())
+        .bind(token.user.0)
+        .bind(token.name)
+        .bind(origin_name(token.origin))
+        .bind(token.created.0)
+        .bind(token.expires.map(|expires| expires.0));
+    query.execute(connection).await.map(drop).map_err(not_written)
 }
 
 impl SummaryRow {
@@ -107,16 +170,43 @@ impl TokenStore for Sqlite {
     fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             let mut write = self.write().await?;
-            let query = sqlx::query(INSERT)
-                .bind(token.id.0.cast_signed())
-                .bind(token.digest.0.to_vec())
-                .bind(token.user.0)
-                .bind(token.name)
-                .bind(origin_name(token.origin))
-                .bind(token.created.0)
-                .bind(token.expires.map(|expires| expires.0));
-            query.execute(&mut *write).await.map_err(not_written)?;
+            insert(&mut write, token).await?;
             write.commit().await.map_err(not_written)
+        })
+    }
+
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted> {
+        Box::pin(async move {
+            let mut write = self.write().await?;
+            let may =
+                sqlx::query_scalar::<_, i64>(MAY_BE_GRANTED).bind(token.user.0).bind(grant.password_version);
+            if may.fetch_one(&mut *write).await.map_err(not_written)? == 0 {
+                return Ok(Granted::Void);
+            }
+            let mut revoked = Vec::new();
+            for row in displaced(&mut write, &token, &grant).await.map_err(not_written)? {
+                sqlx::query(DELETE).bind(row.public_id).execute(&mut *write).await.map_err(not_written)?;
+                let id = row.id();
+                // The table holds digests of 32 bytes only.
+                revoked.extend(row.digest.try_into().ok().map(|digest| (id, Digest(digest))));
+            }
+            insert(&mut write, token).await?;
+            write.commit().await.map_err(not_written)?;
+            Ok(Granted::Stored { revoked })
+        })
+    }
+
+    fn write_uses(&self, uses: Vec<(CredentialId, UnixSeconds)>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            for batch in uses.chunks(USES_BATCH) {
+                let mut write = self.write().await?;
+                for (id, used) in batch {
+                    let query = sqlx::query(USED).bind(id.0.cast_signed()).bind(used.0);
+                    query.execute(&mut *write).await.map_err(not_written)?;
+                }
+                write.commit().await.map_err(not_written)?;
+            }
+            Ok(())
         })
     }
 
