@@ -416,17 +416,17 @@ fn what_a_stranger_says_of_https_is_not_believed() {
 fn past_per_user_the_least_recently_used_token_is_revoked() {
     on_both(&settings("[tokens]\nper_user = 3"), async |world, client| {
         let works = async |token: &str| client.send(Request::get("/x").token(token)).await.status == 200;
-        let [a, b, c] = [obtain(client).await, obtain(client).await, obtain(client).await];
+        let [first, second, third] = [obtain(client).await, obtain(client).await, obtain(client).await];
         // One that a command made is not counted.
         assert!(works(&world.token).await);
-        assert!(works(&b).await && works(&a).await);
-        let d = obtain(client).await;
-        assert!(!works(&c).await, "never used");
-        assert!(works(&a).await && works(&b).await && works(&d).await);
-        assert!(works(&a).await);
-        let e = obtain(client).await;
-        assert!(!works(&b).await, "used before the others");
-        for token in [&a, &d, &e, &world.token] {
+        assert!(works(&second).await && works(&first).await);
+        let fourth = obtain(client).await;
+        assert!(!works(&third).await, "never used");
+        assert!(works(&first).await && works(&second).await && works(&fourth).await);
+        assert!(works(&first).await);
+        let fifth = obtain(client).await;
+        assert!(!works(&second).await, "used before the others");
+        for token in [&first, &fourth, &fifth, &world.token] {
             assert!(works(token).await);
         }
     });
