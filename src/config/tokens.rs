@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
-use crate::config::value::{Quantity, Written, unexpected, within};
+use crate::config::value::{Quantity, Written, one_of, unexpected, within};
 
 /// How tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,13 +13,33 @@ pub struct Tokens {
     pub ttl: Option<Duration>,
     /// What every token begins with, so that scanners for leaked secrets can find it; may be empty.
     pub prefix: String,
+    /// What happens to a token that came in clear.
+    pub on_exposed_token: OnExposedToken,
+}
+
+/// What happens to a token that was sent without TLS, where anybody on the way could read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnExposedToken {
+    /// The log names it.
+    #[default]
+    Log,
+    /// The log names it, and it is revoked.
+    Revoke,
+}
+
+impl Written for OnExposedToken {
+    const EXPECTED: &'static str = "\"log\" or \"revoke\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        one_of(text, &[("log", Self::Log), ("revoke", Self::Revoke)])
+    }
 }
 
 const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { ttl: Some(30 * DAY), prefix: String::new() }
+        Self { ttl: Some(30 * DAY), prefix: String::new(), on_exposed_token: OnExposedToken::default() }
     }
 }
 
@@ -31,7 +51,11 @@ impl Tokens {
             Some(entry) if entry.value.0.is_none() => None,
             entry => within(entry.as_ref(), TokenTtl(default.ttl), range, "ttl", problems).0,
         };
-        Self { ttl, prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0) }
+        Self {
+            ttl,
+            prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0),
+            on_exposed_token: raw.on_exposed_token.map(|entry| entry.value).unwrap_or_default(),
+        }
     }
 }
 
