@@ -103,12 +103,13 @@ impl Tls {
         let hsts = raw.hsts.and_then(|hsts| match hsts.get_ref() {
             raw::Hsts::Off => None,
             raw::Hsts::On(table) => {
-                if raw.certificates.is_empty() && !problems.is_lost(&["tls", "certificates"]) {
+                let read = Hsts::from_raw(table, problems);
+                if raw.certificates.is_empty() && !problems.has_errors() {
                     // RFC 6797 section 8.4: no way past the browser's warning any more.
                     let fault = Fault::new("browsers will refuse the self-signed certificate for good");
                     problems.warn(&hsts.span(), fault.help("name a certificate that they trust first"));
                 }
-                Some(Hsts::from_raw(table, problems))
+                Some(read)
             }
         });
         let read = |certificate: toml::Spanned<raw::Certificate>| {

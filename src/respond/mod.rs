@@ -107,11 +107,13 @@ impl Rejection {
             }
             _ => {}
         }
-        if let Self::InClear(InClear::Redirect(location)) = self {
-            headers.insert(header::LOCATION, location.clone());
-            // Whoever is to remember that there is only HTTPS is told so by HSTS, in a form that can be taken back.
+        if let Self::InClear(in_clear) = self {
+            // A redirect, too: that there is only HTTPS is remembered by HSTS, in a form that can be taken back.
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.remove(header::CONTENT_TYPE);
+            if let InClear::Redirect(location) = in_clear {
+                headers.insert(header::LOCATION, location.clone());
+                headers.remove(header::CONTENT_TYPE);
+            }
         }
         if let Some(seconds) = verdict.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
