@@ -93,16 +93,14 @@ impl RequireHttps {
 /// Host and target are behind `https://`, so neither can lead elsewhere: a host is nothing but a host, and a target
 /// begins with a slash.
 fn location(host: &str, port: u16, target: &str) -> Option<HeaderValue> {
-    let mut url = format!("https://{host}");
-    if port != HTTPS_PORT {
-        url.push_str(&format!(":{port}"));
-    }
+    let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
+    let mut url = format!("https://{host}{port}").into_bytes();
     for byte in target.bytes() {
         // RFC 3986 section 2: a URL is ASCII.
         if byte.is_ascii_graphic() {
-            url.push(char::from(byte));
+            url.push(byte);
         } else {
-            url.push_str(&format!("%{byte:02X}"));
+            url.extend_from_slice(format!("%{byte:02X}").as_bytes());
         }
     }
     HeaderValue::try_from(url).ok()
