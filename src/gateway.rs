@@ -19,7 +19,7 @@ use crate::respond::record::{Names, Record, RecordedBody, Reporting};
 use crate::respond::{AnswerContext, Rejection};
 use crate::route::Routes;
 use crate::throttle::admit;
-use crate::trace::Reason;
+use crate::trace::{Reason, Trace};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, Version, header, request};
 use hyper::body::Incoming;
@@ -133,7 +133,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Rejection> {
         let now = Now::at(self.reporting.clock.as_ref(), record.started());
         let trace = &mut record.trace;
-        let head = self.sanitiser.sanitise(parts, &peer, record.request_id, trace)?;
+        let head = self.read(parts, &peer, record.request_id, trace)?;
         let head = record.head.insert(head);
         let mut body = BodySlot(body);
 
@@ -161,6 +161,23 @@ impl Gateway {
             }
             Action::ObtainToken(handler) => Ok(handler.answer(admitted, head, body.take()?, trace).await),
         }
+    }
+
+    /// The head; if it cannot be read, the credentials in it matter more where they came in clear.
+    fn read(
+        &self,
+        mut parts: request::Parts,
+        peer: &Peer,
+        id: RequestId,
+        trace: &mut Trace,
+    ) -> Result<Head, Rejection> {
+        let error = match self.sanitiser.sanitise(&mut parts, peer, id, trace) {
+            Ok(head) => return Ok(head),
+            Err(error) => error,
+        };
+        let client = self.sanitiser.client(peer, &parts.headers);
+        self.require_https.check_unread(&parts.headers, &client, id)?;
+        Err(error.into())
     }
 
     fn issues_credentials(&self, head: &Head) -> bool {

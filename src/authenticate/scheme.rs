@@ -36,7 +36,7 @@ pub trait Scheme: Debug + Send + Sync {
 
     /// The name of the credentials of a request that came in clear: nobody is authenticated by it. `None`: it
     /// carries nothing of this scheme's that has a name.
-    fn exposed(&self, _head: &Head) -> Option<Naming> {
+    fn exposed(&self, _headers: &HeaderMap) -> Option<Naming> {
         None
     }
 

@@ -197,7 +197,7 @@ fn hsts_is_off_or_a_table() {
     wrong("{ maxage = \"1d\" }", 10, &["unknown key `maxage`", "did you mean `max_age`?"]);
     wrong("{ max_age = \"3651d\" }", 20, &["out of range", "to 3650d"]);
     wrong("{ preload = true }", 20, &["include_subdomains"]);
-    wrong("{ include_subdomains = true, preload = true, max_age = \"364d\" }", 48, &["365d at least"]);
+    wrong("{ include_subdomains = true, preload = true, max_age = \"364d\" }", 47, &["365d at least"]);
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! Nobody waits for that: the refusal is sent at once. Whoever knows a token can have it revoked by sending it in
 //! clear, and who does not know it cannot.
 
-use crate::accept::head::{Head, RequestId};
+use crate::accept::head::RequestId;
 use crate::authenticate::scheme::{Exposed, Naming, NobodyKnows, Scheme};
 use crate::config::OnExposedToken;
 use crate::credentials::{Credentials, CredentialsError};
 use crate::identity::CredentialId;
+use http::HeaderMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,9 +51,13 @@ enum NotNamed {
 
 impl ExposedTokens {
     /// Names the token of a request that came in clear, if it has one; does not wait.
-    pub(in crate::require_https) fn report(&self, head: &Head) {
-        let Some(naming) = self.schemes.iter().find_map(|scheme| scheme.exposed(head)) else { return };
-        let (client, request_id) = (head.client.address, head.request_id);
+    pub(in crate::require_https) fn report(
+        &self,
+        headers: &HeaderMap,
+        client: IpAddr,
+        request_id: RequestId,
+    ) {
+        let Some(naming) = self.schemes.iter().find_map(|scheme| scheme.exposed(headers)) else { return };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!(
                 client.address = %client,

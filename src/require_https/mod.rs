@@ -8,7 +8,8 @@
 pub mod exposed;
 mod presented;
 
-use crate::accept::head::Head;
+use crate::accept::head::{Head, RequestId};
+use crate::accept::peer::Client;
 use crate::config::Hsts;
 use crate::header::authority::Authority;
 use crate::require_https::exposed::ExposedTokens;
@@ -60,10 +61,7 @@ impl RequireHttps {
         if head.client.is_https {
             return Ok(());
         }
-        if presented::has_credentials(&head.headers, &self.session_cookies) {
-            self.exposed.report(head);
-            return Err(InClear::Exposed);
-        }
+        self.check_unread(&head.headers, &head.client, head.request_id)?;
         if issues_credentials() {
             // What is sent to such a route is a password.
             return Err(if has_body { InClear::Exposed } else { InClear::Required });
@@ -71,6 +69,24 @@ impl RequireHttps {
         let only_looks = head.method == Method::GET || head.method == Method::HEAD;
         let location = only_looks.then(|| self.location(head)).flatten();
         Err(location.map_or(InClear::Required, InClear::Redirect))
+    }
+
+    /// Lets pass what carries no credentials, or came by HTTPS: for a head that could not be read, whose credentials
+    /// were exposed all the same.
+    ///
+    /// # Errors
+    /// Credentials that came in clear.
+    pub fn check_unread(
+        &self,
+        headers: &HeaderMap,
+        client: &Client,
+        request_id: RequestId,
+    ) -> Result<(), InClear> {
+        if client.is_https || !presented::has_credentials(headers, &self.session_cookies) {
+            return Ok(());
+        }
+        self.exposed.report(headers, client.address, request_id);
+        Err(InClear::Exposed)
     }
 
     /// Says with an answer over HTTPS that there is nothing else, in place of what the upstream says of it.

@@ -12,7 +12,7 @@ use doorward::app::Options;
 use doorward::authenticate::scheme::{Context, Effects, Exposed, Naming, Recall, Scheme};
 use doorward::identity::{CredentialId, SchemeKind};
 use doorward::require_https::exposed::PENDING_MAX;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -341,7 +341,7 @@ async fn until_revoked(client: &Client, token: &str) -> Duration {
 fn an_exposed_token_is_revoked_within_the_second() {
     let partner = "[authentication.schemes.partner]\nkind = \"token\"\nkeyword = \"Bearer\"\n";
     let world = World::start(&settings(&format!("{REVOKE}\n{partner}")));
-    let others: Vec<_> = (0..5).map(|_| world.gateway.token("alice")).collect();
+    let others: Vec<_> = (0..7).map(|_| world.gateway.token("alice")).collect();
     let canary = world.gateway.token("alice");
     world.run(Protocol::Http2, async |world, client| {
         let bearer = |token: &str| format!("bearer  {token} ");
@@ -359,6 +359,17 @@ fn an_exposed_token_is_revoked_within_the_second() {
         assert_eq!(client.send(world.get("/x")).await.status, 200, "cached");
         for (token, exposure) in exposures {
             assert_refused_with(&world.in_clear().send(exposure).await, EXPOSED, "exposed");
+            let took = until_revoked(client, token).await;
+            assert!(took < Duration::from_secs(1), "revoked after {took:?}");
+        }
+        // A head that cannot be read tells whoever is on the way all the same.
+        let [malformed, unread] = [&others[5], &others[6]];
+        let answer = world.in_clear().send(Request::get("/%zz").token(malformed)).await;
+        assert_refused_with(&answer, EXPOSED, "a bad target");
+        let head = format!("GET / HTTP/1.1\r\nHost: a b\r\nAuthorization: Token {unread}\r\n\r\n");
+        let answer = world.in_clear().raw(head).await.answer("GET", &[]).await.unwrap();
+        assert_refused_with(&answer, EXPOSED, "a bad host");
+        for token in [malformed, unread] {
             let took = until_revoked(client, token).await;
             assert!(took < Duration::from_secs(1), "revoked after {took:?}");
         }
@@ -438,7 +449,7 @@ impl Scheme for SlowNames {
         Recall::NotMine
     }
 
-    fn exposed(&self, _: &Head) -> Option<Naming> {
+    fn exposed(&self, _: &HeaderMap) -> Option<Naming> {
         let (gate, begun) = (self.gate.clone(), Arc::clone(&self.begun));
         Some(Box::pin(async move {
             begun.fetch_add(1, Ordering::Relaxed);

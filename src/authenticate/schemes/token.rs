@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{FoundToken, Store, StoreError};
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,8 +71,8 @@ impl Scheme for TokenScheme {
         }
     }
 
-    fn exposed(&self, head: &Head) -> Option<Naming> {
-        let value = authorization::value(&head.headers)?;
+    fn exposed(&self, headers: &HeaderMap) -> Option<Naming> {
+        let value = authorization::value(headers)?;
         let Reading::Token(token) = read(&value, &self.keyword) else { return None };
         let key = CredentialKey { digest: Digest::of(token), family: Family::Doorward };
         Some(Box::pin(Arc::clone(&self.source).name(key)))
