@@ -606,6 +606,28 @@ fn other_protocols_are_not_spoken_in_clear() {
 }
 
 #[test]
+fn what_follows_a_refused_request_is_not_answered_and_does_not_lose_the_refusal() {
+    on_http1(&settings(""), async |world, client| {
+        let mark = world.upstream.mark();
+        let refused =
+            format!("GET /x HTTP/1.1\r\nHost: a.test\r\nAuthorization: Token {}\r\n\r\n", world.token);
+        let following = "GET /public/x HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(5_000);
+        let mut tcp = TcpStream::connect(world.gateway.http_address()).await.unwrap();
+        tcp.write_all(format!("{refused}{following}").as_bytes()).await.unwrap();
+        let mut all = String::new();
+        timeout(PATIENCE, tcp.read_to_string(&mut all)).await.expect("it is not closed").unwrap();
+        assert!(all.starts_with("HTTP/1.1 403 ") && all.ends_with(EXPOSED), "{all}");
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
+        // A reset in return for what is sent now would overtake the refusal on a longer way.
+        for _ in 0..3 {
+            tcp.write_all(b"GET /public/x HTTP/1.1\r\n").await.expect("the connection was reset");
+            sleep(Duration::from_millis(50)).await;
+        }
+        world.assert_refused(client, mark).await;
+    });
+}
+
+#[test]
 fn stopping_answers_who_was_let_in_and_closes_the_rest() {
     let world = World::start(&Settings { workers: 2, ..settings(PROXIES) });
     world.run(Protocol::Http1, async |world, _| {
