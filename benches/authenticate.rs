@@ -299,8 +299,8 @@ fn head() -> Head {
         header_count: 100,
     };
     let peer = Peer { address: ([192, 0, 2, 1], 50_000).into(), is_tls: true, tls_version: None };
-    let (parts, ()) = request.body(()).unwrap().into_parts();
-    sanitiser.sanitise(parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
+    let (mut parts, ()) = request.body(()).unwrap().into_parts();
+    sanitiser.sanitise(&mut parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
 }
 
 /// Puts a token into a head.

@@ -81,8 +81,8 @@ fn sanitise(bencher: Bencher<'_, '_>, parts: fn() -> request::Parts) {
         Sanitiser { guarded: guarded(), trusted_proxies: Vec::new(), target_bytes: 8192, header_count: 100 };
     let peer = Peer { address: ([192, 0, 2, 1], 50_000).into(), is_tls: true, tls_version: None };
     // The head is handed back, so that dropping it is not measured.
-    bencher.with_inputs(parts).bench_local_values(|parts| {
-        sanitiser.sanitise(parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
+    bencher.with_inputs(parts).bench_local_values(|mut parts| {
+        sanitiser.sanitise(&mut parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
     });
 }
 

@@ -4,7 +4,7 @@
 //! one before by value: leaving one out does not compile.
 
 use crate::accept::body::{BodyLimits, RequestBody};
-use crate::accept::head::{RequestId, Sanitiser};
+use crate::accept::head::{Head, RequestId, Sanitiser};
 use crate::accept::peer::Peer;
 use crate::authenticate::Authenticator;
 use crate::authenticate::scheme::{Context, Effects};
@@ -13,12 +13,13 @@ use crate::cache::local::Now;
 use crate::config::Permission;
 use crate::endpoint::obtain_token::ObtainToken;
 use crate::forward::{Forwarder, forward};
+use crate::require_https::RequireHttps;
 use crate::respond::body::Body;
 use crate::respond::record::{Names, Record, RecordedBody, Reporting};
 use crate::respond::{AnswerContext, Rejection};
 use crate::route::Routes;
 use crate::throttle::admit;
-use crate::trace::Reason;
+use crate::trace::{Reason, Trace};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, Version, header, request};
 use hyper::body::Incoming;
@@ -55,6 +56,16 @@ pub enum Action {
     ObtainToken(ObtainToken),
 }
 
+impl Action {
+    /// Whether credentials are given out there, so that what is sent there is secret, too.
+    fn issues_credentials(&self) -> bool {
+        match self {
+            Self::Forward(_) => false,
+            Self::ObtainToken(_) => true,
+        }
+    }
+}
+
 /// The gateway: one per process, shared by all cores.
 #[derive(Debug)]
 pub struct Gateway {
@@ -62,6 +73,8 @@ pub struct Gateway {
     pub routes: Routes<Plan>,
     /// The first stage.
     pub sanitiser: Sanitiser,
+    /// Keeps out what came in clear.
+    pub require_https: RequireHttps,
     /// For every body.
     pub body_limits: BodyLimits,
     /// Who is told of finished requests.
@@ -92,8 +105,10 @@ impl Gateway {
         let passing = AssertUnwindSafe(self.pass(parts, peer, &mut body, &mut record, &mut effects));
         let passed = passing.catch_unwind().await.unwrap_or(Err(Rejection::Internal));
         let mut answer = passed.unwrap_or_else(|rejection| self.refuse(&rejection, &mut record));
-        if record.head.is_none() && version < Version::HTTP_2 {
-            // RFC 9112 section 9.3: after a request that cannot be read, nobody knows what comes next.
+        let is_in_clear = matches!(record.trace.reason, Reason::PlainHttp | Reason::ExposedCredentials);
+        if (record.head.is_none() || is_in_clear) && version < Version::HTTP_2 {
+            // RFC 9112 section 9.3: after a request that cannot be read, nobody knows what comes next. After one that
+            // came in clear, more of the same would.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         // A client that is still sending must get to read the answer.
@@ -101,11 +116,13 @@ impl Gateway {
             body.drain();
         }
         effects.apply(answer.headers_mut());
+        let is_https = record.head.as_ref().map_or(peer.is_tls, |head| head.client.is_https);
+        self.require_https.pin(answer.headers_mut(), is_https);
         record.status = Some(answer.status().as_u16());
         answer.map(|body| RecordedBody::new(body, record))
     }
 
-    /// sanitise → route → authenticate → authorize → throttle → forward
+    /// sanitise → require HTTPS → route → authenticate → authorize → throttle → forward
     async fn pass(
         &self,
         parts: request::Parts,
@@ -116,9 +133,12 @@ impl Gateway {
     ) -> Result<Response<Body>, Rejection> {
         let now = Now::at(self.reporting.clock.as_ref(), record.started());
         let trace = &mut record.trace;
-        let head = self.sanitiser.sanitise(parts, &peer, record.request_id, trace)?;
+        let head = self.read(parts, &peer, record.request_id, trace)?;
         let head = record.head.insert(head);
         let mut body = BodySlot(body);
+
+        let has_body = !body.borrow()?.is_empty();
+        self.require_https.check(head, has_body, || self.issues_credentials(head))?;
 
         let (number, plan) = self.routes.find(head.authority.host(), &head.target, &head.method)?;
         trace.route = u16::try_from(number).ok();
@@ -141,6 +161,28 @@ impl Gateway {
             }
             Action::ObtainToken(handler) => Ok(handler.answer(admitted, head, body.take()?, trace).await),
         }
+    }
+
+    /// The head; if it cannot be read, the credentials in it matter more where they came in clear.
+    fn read(
+        &self,
+        mut parts: request::Parts,
+        peer: &Peer,
+        id: RequestId,
+        trace: &mut Trace,
+    ) -> Result<Head, Rejection> {
+        let error = match self.sanitiser.sanitise(&mut parts, peer, id, trace) {
+            Ok(head) => return Ok(head),
+            Err(error) => error,
+        };
+        let client = self.sanitiser.client(peer, &parts.headers);
+        self.require_https.check_unread(&parts.headers, &client, id)?;
+        Err(error.into())
+    }
+
+    fn issues_credentials(&self, head: &Head) -> bool {
+        let found = self.routes.find(head.authority.host(), &head.target, &head.method);
+        found.is_ok_and(|(_, plan)| plan.action.issues_credentials())
     }
 
     fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Body> {

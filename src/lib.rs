@@ -16,6 +16,8 @@ pub mod gateway;
 pub mod accept;
 pub mod route;
 
+pub mod require_https;
+
 pub mod authenticate;
 
 pub mod authorize;

@@ -202,6 +202,10 @@ reasons! {
     Expectation = "accept.expectation",
     /// CONNECT, or an HTTP/1.0 request with `Transfer-Encoding`, or framing fields that contradict each other.
     BadRequest = "accept.bad-request",
+    /// Came in clear where only HTTPS is served.
+    PlainHttp = "accept.plain-http",
+    /// Came in clear, and with credentials.
+    ExposedCredentials = "accept.exposed-credentials",
     /// No route for this host, path and method.
     NoRoute = "route.none",
     /// Credentials that cannot be read.

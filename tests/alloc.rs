@@ -81,7 +81,7 @@ fn head(token: &str) -> Head {
         .header("host", "api.example.com")
         .header("accept", "application/json")
         .header("authorization", format!("Token {token}"));
-    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let (mut parts, ()) = request.body(()).unwrap().into_parts();
     let sanitiser = Sanitiser {
         guarded: GuardedNames::new([]),
         trusted_proxies: Vec::new(),
@@ -89,7 +89,7 @@ fn head(token: &str) -> Head {
         header_count: 100,
     };
     let peer = Peer { address: ([192, 0, 2, 1], 1).into(), is_tls: true, tls_version: None };
-    sanitiser.sanitise(parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
+    sanitiser.sanitise(&mut parts, &peer, RequestId::new(1), &mut Trace::new()).unwrap()
 }
 
 #[tokio::test]

@@ -240,6 +240,64 @@ fn a_token_made_while_the_gateway_serves_works_within_a_second() {
     assert_eq!(serving.stop(Signal::INT).0, Some(0));
 }
 
+/// A request in clear with this token; the answer.
+fn send_in_clear(address: SocketAddr, token: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    let head = format!("GET /hello HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_token_sent_in_clear_is_told_by_its_id_and_revoked() {
+    const UNKNOWN: &str = "0123456789012345678901234567890123456789";
+    let home = Home::new();
+    let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let text = fs::read_to_string(home.path("doorward.toml")).unwrap();
+    let lines = format!("\nhttp = [\"{http}\"]\n\n[tokens]\non_exposed_token = \"revoke\"\n\n[upstreams");
+    fs::write(home.path("doorward.toml"), text.replacen("\n\n[upstreams", &lines, 1)).unwrap();
+    home.run_with_input(&["user", "add", "alice"], PASSWORD);
+    let token = home.token();
+    let serving = home.serve();
+    assert_eq!(home.curl(Some(&token)).0, 200);
+    for token in [&token, UNKNOWN] {
+        let answer = send_in_clear(http, token);
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && answer.contains("must be considered exposed"),
+            "{answer}"
+        );
+    }
+    // The command to ask takes a while by itself, so this is within the second.
+    assert_eq!(home.curl(Some(&token)).0, 401);
+    let (code, log) = serving.stop(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    let field = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name}: {line}"));
+        rest.split(' ').next().unwrap().trim_matches('"').to_owned()
+    };
+    let used = log.lines().find(|line| line.contains("status_code=200")).unwrap();
+    let exposed: Vec<_> = log.lines().filter(|line| line.contains("token exposed on plain HTTP")).collect();
+    assert_eq!(exposed.len(), 2, "{log}");
+    for line in &exposed {
+        assert!(line.contains("WARN") && line.contains("client.address=127.0.0.1"), "{line}");
+        let id = field(line, "request.id");
+        let refused = log.lines().find(|line| line.contains("status_code=403") && line.contains(&id));
+        assert!(refused.is_some_and(|line| line.contains("accept.exposed-credentials")), "{log}");
+    }
+    let of = |known: &str| exposed.iter().find(|line| field(line, "credential.known") == known).unwrap();
+    let id = field(of("true"), "credential.id");
+    assert_eq!(id, field(used, "auth.credential"));
+    assert_eq!(field(of("false"), "credential.id").len(), 16);
+    let revoked = log.lines().find(|line| line.contains("exposed token revoked")).unwrap();
+    assert_eq!(field(revoked, "credential.id"), id);
+    for secret in [&token, UNKNOWN] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
 #[test]
 fn a_broken_file_is_told_with_place_and_suggestion() {
     let home = Home::new();

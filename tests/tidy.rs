@@ -31,18 +31,23 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("accept", "clock config header trace"),
     ("route", "config header"),
     ("authenticate", "accept cache clock header identity secret store trace"),
+    ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
     ("throttle", "authenticate authorize trace"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
-    ("respond", "accept authenticate authorize clock forward identity route telemetry trace"),
+    ("respond", "accept authenticate authorize clock forward identity require_https route telemetry trace"),
     ("endpoint", "accept authenticate credentials password respond secret store throttle trace"),
     // Composition.
-    ("gateway", "accept authenticate authorize cache config endpoint forward respond route throttle trace"),
+    (
+        "gateway",
+        "accept authenticate authorize cache config endpoint forward require_https respond route throttle \
+         trace",
+    ),
     (
         "app",
         "accept authenticate cache clock config credentials endpoint forward gateway header identity \
-         password respond route secret store telemetry",
+         password require_https respond route secret store telemetry",
     ),
     ("cli", "accept app clock config credentials secret store telemetry"),
 ];

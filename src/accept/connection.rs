@@ -1,8 +1,9 @@
 //! One connection: handshake, HTTP, and every limit on them set by name.
 
 use crate::accept::activity::{Activity, Judgement, Patience, TrackedBody};
+use crate::accept::listener::Speaks;
 use crate::accept::peer::Peer;
-use crate::accept::stream::ClientStream;
+use crate::accept::stream::{ClientStream, Socket};
 use crate::clock::Clock;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
@@ -90,10 +91,15 @@ pub struct Connections<S> {
 
 impl<S: Service> Connections<S> {
     /// Serves one connection until it ends.
-    pub async fn serve(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
+    pub async fn serve(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, speaks: Speaks) {
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "the connection is gone");
             return;
+        }
+        if speaks == Speaks::Http {
+            let peer = Peer { address, is_tls: false, tls_version: None };
+            let (stream, activity) = self.watched(Socket::Plain(tcp));
+            return Box::pin(self.http1(stream, peer, activity)).await;
         }
         let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(tcp);
         let tls = match tokio::time::timeout(self.settings.handshake_time, handshake).await {
@@ -105,15 +111,20 @@ impl<S: Service> Connections<S> {
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let tls_version = session.protocol_version().and_then(|version| version.as_str());
         let peer = Peer { address, is_tls: true, tls_version };
-        let activity = Arc::new(Activity::new(Arc::clone(&self.clock)));
-        let (time, bytes) = (self.settings.linger_time, self.settings.linger_bytes);
-        let stream = TokioIo::new(ClientStream::new(tls, Arc::clone(&activity), time, bytes));
+        let (stream, activity) = self.watched(Socket::Tls(tls));
         // Boxed apart, so that a connection holds only its own kind of future.
         if is_http2 {
             Box::pin(self.http2(stream, peer, activity)).await;
         } else {
             Box::pin(self.http1(stream, peer, activity)).await;
         }
+    }
+
+    /// The connection, whose first request is due from now on.
+    fn watched(&self, socket: Socket) -> (TokioIo<ClientStream>, Arc<Activity>) {
+        let activity = Arc::new(Activity::new(Arc::clone(&self.clock)));
+        let (time, bytes) = (self.settings.linger_time, self.settings.linger_bytes);
+        (TokioIo::new(ClientStream::new(socket, Arc::clone(&activity), time, bytes)), activity)
     }
 
     async fn http1(self: Arc<Self>, stream: TokioIo<ClientStream>, peer: Peer, activity: Arc<Activity>) {

@@ -114,19 +114,25 @@ pub struct Sanitiser {
 }
 
 impl Sanitiser {
-    /// Reads a request's head.
+    /// The client of a request, whether or not its head can be read.
+    pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
+        Client::of(peer, headers, &self.trusted_proxies)
+    }
+
+    /// Reads a request's head, and takes it out of `parts`.
     ///
     /// # Errors
-    /// If it is ambiguous or over a limit.
+    /// If it is ambiguous or over a limit; its credentials are left in `parts`.
     pub fn sanitise(
         &self,
-        parts: request::Parts,
+        parts: &mut request::Parts,
         peer: &Peer,
         request_id: RequestId,
         trace: &mut Trace,
     ) -> Result<Head, AcceptError> {
-        let request::Parts { method, uri, version, mut headers, .. } = parts;
-        if method == Method::CONNECT {
+        let request::Parts { method, uri, version, headers, .. } = parts;
+        let version = *version;
+        if *method == Method::CONNECT {
             return Err(AcceptError::Connect);
         }
         if headers.len() > self.header_count {
@@ -136,27 +142,29 @@ impl Sanitiser {
         if headers.keys().any(|name| name.as_str().contains('"')) {
             return Err(AcceptError::BadName);
         }
-        check_framing(version, &headers)?;
-        check_form(&uri)?;
-        let authority = authority(uri.authority(), &mut headers, version)?;
-        let target =
-            uri.into_parts().path_and_query.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        check_framing(version, headers)?;
+        check_form(uri)?;
+        let authority = authority(uri.authority(), headers, version)?;
+        let target = std::mem::take(uri)
+            .into_parts()
+            .path_and_query
+            .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         if target.as_str().len() > self.target_bytes {
             return Err(AcceptError::TargetTooLong);
         }
         let target = Target::parse(target).map_err(AcceptError::BadTarget)?;
-        let expects_continue = expects_continue(&headers, version)?;
-        let client = Client::of(peer, &headers, &self.trusted_proxies);
-        let claimed = self.take_guarded(&mut headers);
+        let expects_continue = expects_continue(headers, version)?;
+        let client = self.client(peer, headers);
+        let claimed = self.take_guarded(headers);
         trace.headers_removed = u16::try_from(claimed.0.len()).unwrap_or(u16::MAX);
-        join_cookies(&mut headers);
-        hide_secrets(&mut headers);
+        join_cookies(headers);
+        hide_secrets(headers);
         let peer = *peer;
         Ok(Head {
-            method,
+            method: std::mem::take(method),
             target,
             authority,
-            headers,
+            headers: std::mem::take(headers),
             version,
             peer,
             client,
@@ -273,7 +281,7 @@ mod tests {
     use http::Request;
 
     fn sanitise(request: request::Builder) -> Result<(Head, Trace), AcceptError> {
-        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
         let sanitiser = Sanitiser {
             guarded: GuardedNames::new([&HeaderName::from_static("remote-user")]),
             trusted_proxies: Vec::new(),
@@ -282,7 +290,7 @@ mod tests {
         };
         let peer = Peer { address: ([192, 0, 2, 1], 1).into(), is_tls: true, tls_version: None };
         let mut trace = Trace::new();
-        sanitiser.sanitise(parts, &peer, RequestId::new(1), &mut trace).map(|head| (head, trace))
+        sanitiser.sanitise(&mut parts, &peer, RequestId::new(1), &mut trace).map(|head| (head, trace))
     }
 
     fn get(target: &str) -> request::Builder {

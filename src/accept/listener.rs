@@ -7,6 +7,15 @@ use std::net::{SocketAddr, TcpListener};
 /// Connections that the kernel keeps for us at most.
 const BACKLOG: i32 = 4096;
 
+/// What is spoken at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// TLS, and in it HTTP/1.1 or HTTP/2.
+    Https,
+    /// HTTP/1.1 in clear. Not HTTP/2: nobody is to stay here.
+    Http,
+}
+
 /// Binds the address once for each core.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use crate::accept::connection::{Connections, Service};
 use crate::accept::limits::ConnectionLimits;
+use crate::accept::listener::Speaks;
 use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +35,7 @@ struct Core {
 }
 
 /// A connection on its way to another core.
-type Handed = (std::net::TcpStream, SocketAddr);
+type Handed = (std::net::TcpStream, SocketAddr, Speaks);
 
 /// Where a core finds the connections that others hand it.
 #[derive(Debug)]
@@ -99,11 +100,11 @@ pub struct Server<S> {
 
 impl<S: Service> Server<S> {
     /// Accepts until told to stop, then serves what the kernel had accepted.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, speaks: Speaks, stop: CancellationToken) {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((tcp, address)) => self.place(tcp, address),
+                    Ok((tcp, address)) => self.place(tcp, address, speaks),
                     Err(error) => self.failed(&error).await,
                 },
                 () = stop.cancelled() => break,
@@ -113,7 +114,7 @@ impl<S: Service> Server<S> {
         match listener.into_std() {
             Ok(listener) => {
                 while let Ok((tcp, address)) = listener.accept() {
-                    self.start_std(tcp, address);
+                    self.start_std(tcp, address, speaks);
                 }
             }
             Err(error) => tracing::warn!(%error, "connections waiting to be accepted are lost"),
@@ -125,39 +126,39 @@ impl<S: Service> Server<S> {
         loop {
             tokio::select! {
                 handed = inbox.0.recv() => match handed {
-                    Some((tcp, address)) => self.start_std(tcp, address),
+                    Some((tcp, address, speaks)) => self.start_std(tcp, address, speaks),
                     None => return,
                 },
                 () = stop.cancelled() => break,
             }
         }
         inbox.0.close();
-        while let Some((tcp, address)) = inbox.0.recv().await {
-            self.start_std(tcp, address);
+        while let Some((tcp, address, speaks)) = inbox.0.recv().await {
+            self.start_std(tcp, address, speaks);
         }
     }
 
     /// Serves a connection here, or hands it to a core with less to do.
-    fn place(&self, tcp: TcpStream, address: SocketAddr) {
+    fn place(&self, tcp: TcpStream, address: SocketAddr, speaks: Speaks) {
         let chosen = self.cores.least_loaded(self.me);
         let inbox = self.cores.0.get(chosen).filter(|_| chosen != self.me);
         let Some(permit) = inbox.and_then(|core| core.inbox.try_reserve().ok()) else {
-            return self.start(tcp, address);
+            return self.start(tcp, address, speaks);
         };
         match tcp.into_std() {
-            Ok(tcp) => permit.send((tcp, address)),
+            Ok(tcp) => permit.send((tcp, address, speaks)),
             Err(error) => tracing::debug!(%error, "the connection is gone"),
         }
     }
 
-    fn start_std(&self, tcp: std::net::TcpStream, address: SocketAddr) {
+    fn start_std(&self, tcp: std::net::TcpStream, address: SocketAddr, speaks: Speaks) {
         match tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
-            Ok(tcp) => self.start(tcp, address),
+            Ok(tcp) => self.start(tcp, address, speaks),
             Err(error) => tracing::debug!(%error, "the connection is gone"),
         }
     }
 
-    fn start(&self, tcp: TcpStream, address: SocketAddr) {
+    fn start(&self, tcp: TcpStream, address: SocketAddr, speaks: Speaks) {
         let address = canonical(address);
         let permit = match self.limits.take(address.ip()) {
             Ok(permit) => permit,
@@ -169,7 +170,7 @@ impl<S: Service> Server<S> {
         let counted = self.cores.count(self.me);
         let connections = Arc::clone(&self.connections);
         self.tasks.spawn(async move {
-            connections.serve(tcp, address).await;
+            connections.serve(tcp, address, speaks).await;
             drop((permit, counted));
         });
     }

@@ -1,4 +1,4 @@
-//! The client's side of a connection: TLS, watched, and closed so that the last answer arrives.
+//! The client's side of a connection: TLS or in clear, watched, and closed so that the last answer arrives.
 
 use crate::accept::activity::Activity;
 use std::io;
@@ -11,11 +11,84 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-/// A TLS stream that lingers when it is closed: closing a socket with unread bytes in it resets the connection,
+/// What a client is connected by.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are TLS, and a box would cost each of them an allocation"
+)]
+pub enum Socket {
+    /// By TLS.
+    Tls(TlsStream<TcpStream>),
+    /// In clear.
+    Plain(TcpStream),
+}
+
+impl Socket {
+    /// The socket below.
+    fn tcp(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Tls(tls) => tls.get_mut().0,
+            Self::Plain(tcp) => tcp,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A stream that lingers when it is closed: closing a socket with unread bytes in it resets the connection,
 /// and the client loses the answer it was just sent (RFC 9112 section 9.6).
 #[derive(Debug)]
 pub struct ClientStream {
-    tls: TlsStream<TcpStream>,
+    socket: Socket,
     activity: Arc<Activity>,
     linger: Linger,
     linger_time: Duration,
@@ -33,8 +106,8 @@ enum Linger {
 
 impl ClientStream {
     /// Wraps an accepted connection.
-    pub fn new(tls: TlsStream<TcpStream>, activity: Arc<Activity>, time: Duration, bytes: usize) -> Self {
-        Self { tls, activity, linger: Linger::Open, linger_time: time, linger_bytes: bytes }
+    pub fn new(socket: Socket, activity: Arc<Activity>, time: Duration, bytes: usize) -> Self {
+        Self { socket, activity, linger: Linger::Open, linger_time: time, linger_bytes: bytes }
     }
 
     /// Reads and throws away until the client has ended, or time or bytes are used up.
@@ -43,7 +116,7 @@ impl ClientStream {
         while self.linger_bytes > 0 {
             let mut read = ReadBuf::new(&mut space);
             // The socket below: what comes now needs no decryption to be thrown away.
-            let polled = ready!(Pin::new(&mut self.tls.get_mut().0).poll_read(cx, &mut read));
+            let polled = ready!(Pin::new(self.socket.tcp()).poll_read(cx, &mut read));
             if polled.is_err() || read.filled().is_empty() {
                 break;
             }
@@ -60,7 +133,7 @@ impl AsyncRead for ClientStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.received();
         }
@@ -70,7 +143,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, buf)
+        Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -78,15 +151,15 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -94,7 +167,7 @@ impl AsyncWrite for ClientStream {
             match &mut self.linger {
                 Linger::Open => self.linger = Linger::Closing,
                 Linger::Closing => {
-                    ready!(Pin::new(&mut self.tls).poll_shutdown(cx))?;
+                    ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
                     let time = self.linger_time;
                     self.linger = Linger::Reading(Box::pin(tokio::time::sleep(time)));
                 }

@@ -186,6 +186,7 @@ mod tests {
             certificates: Vec::new(),
             self_signed_directory: directory.to_owned(),
             min_version: TlsVersion::Tls12,
+            hsts: None,
         }
     }
 

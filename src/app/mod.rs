@@ -14,14 +14,14 @@ mod watch;
 use crate::accept::activity::Patience;
 use crate::accept::connection::{ConnectionSettings, Connections, Service};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::listener;
+use crate::accept::listener::{self, Speaks};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
 use crate::accept::tls::{self, TlsError};
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, HostPattern, Limits, StoreUrl};
+use crate::config::{Config, HostPattern, Limits, Listen, StoreUrl};
 use crate::credentials::{Credentials, TokenPolicy};
 use crate::forward::upstream::Upstream;
 use crate::gateway::Gateway;
@@ -160,6 +160,7 @@ impl Backing {
 #[derive(Debug)]
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    http_addresses: Vec<SocketAddr>,
     certificate: PathBuf,
     backing: Backing,
     stop: CancellationToken,
@@ -191,16 +192,19 @@ impl Running {
         let backing = slow.block_on(Backing::open(config, &options.clock))?;
         let workers = config.listen.workers.get();
         let upstreams = plan::upstreams(config, workers)?;
+        let background = TaskTracker::new();
+        let (addresses, http_addresses, sockets) = bind(&config.listen, workers)?;
         let gateway = plan::gateway(&plan::Parts {
             config,
             options: &options,
             backing: &backing,
             upstreams: &upstreams,
             slow: slow.handle(),
+            background: &background,
+            https_port: addresses.first().map_or(0, SocketAddr::port),
             deployment_key: &deployment_key,
         })?;
         let stop = CancellationToken::new();
-        let background = TaskTracker::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(watch::watch(backing.clone(), clock(), stop.clone()), slow.handle());
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
@@ -212,15 +216,20 @@ impl Running {
             clock: options.clock,
             stop: stop.clone(),
         });
-        let (addresses, sockets) = bind(&config.listen.https, workers)?;
         let spawned = Spawned { connections, upstreams, config, stop: stop.clone() };
         let cores = spawned.cores(sockets)?;
-        Ok(Self { addresses, certificate, backing, stop, cores, background, slow: Some(slow) })
+        let slow = Some(slow);
+        Ok(Self { addresses, http_addresses, certificate, backing, stop, cores, background, slow })
     }
 
-    /// Addresses that are listened on; a port 0 in the configuration is the real one here.
+    /// Addresses that are listened on for HTTPS; a port 0 in the configuration is the real one here.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same for HTTP in clear.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http_addresses
     }
 
     /// PEM file of the certificate that clients see by default.
@@ -313,7 +322,7 @@ struct Spawned<'a> {
 
 impl Spawned<'_> {
     /// Starts a thread for each core; `sockets` are by core.
-    fn cores(self, sockets: Vec<Vec<TcpListener>>) -> Result<Vec<JoinHandle<()>>, AppError> {
+    fn cores(self, sockets: Vec<Vec<Listener>>) -> Result<Vec<JoinHandle<()>>, AppError> {
         let limits = &self.config.limits;
         let trusted = self.config.clients.trusted_proxies.clone();
         let connections = descriptors::connections(limits.connections);
@@ -348,7 +357,7 @@ impl Spawned<'_> {
 /// One core's work.
 struct Core {
     server: Arc<Server<GatewayService>>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     inbox: Inbox,
     upstreams: Vec<Arc<Upstream>>,
     stop: CancellationToken,
@@ -366,9 +375,11 @@ impl Core {
     async fn serve(self, drain_time: Duration) {
         let Self { server, listeners, inbox, upstreams, stop } = self;
         let accepting = TaskTracker::new();
-        for listener in listeners {
+        for (listener, speaks) in listeners {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => drop(accepting.spawn(Arc::clone(&server).accept(listener, stop.clone()))),
+                Ok(listener) => {
+                    drop(accepting.spawn(Arc::clone(&server).accept(listener, speaks, stop.clone())));
+                }
                 Err(error) => tracing::error!(%error, "cannot listen"),
             }
         }
@@ -393,24 +404,32 @@ impl Core {
     }
 }
 
-/// Binds every address for every core; the sockets by core.
-fn bind(
-    addresses: &[SocketAddr],
-    cores: usize,
-) -> Result<(Vec<SocketAddr>, Vec<Vec<TcpListener>>), AppError> {
-    let mut bound = Vec::new();
-    let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
-    for address in addresses {
-        let failed = |source| AppError::Listen { address: *address, source };
-        let sockets = listener::bind(*address, cores).map_err(failed)?;
-        if let Some(first) = sockets.first() {
-            bound.push(first.local_addr().map_err(failed)?);
+/// A listening socket, and what is spoken there.
+type Listener = (TcpListener, Speaks);
+
+/// Addresses for HTTPS, those for HTTP, and the sockets by core.
+type Bound = (Vec<SocketAddr>, Vec<SocketAddr>, Vec<Vec<Listener>>);
+
+/// Binds every address for every core.
+fn bind(listen: &Listen, cores: usize) -> Result<Bound, AppError> {
+    let mut by_core: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut bind_all = |addresses: &[SocketAddr], speaks| {
+        let mut bound = Vec::new();
+        for address in addresses {
+            let failed = |source| AppError::Listen { address: *address, source };
+            let sockets = listener::bind(*address, cores).map_err(failed)?;
+            if let Some(first) = sockets.first() {
+                bound.push(first.local_addr().map_err(failed)?);
+            }
+            for (core, socket) in by_core.iter_mut().zip(sockets) {
+                core.push((socket, speaks));
+            }
         }
-        for (core, socket) in by_core.iter_mut().zip(sockets) {
-            core.push(socket);
-        }
-    }
-    Ok((bound, by_core))
+        Ok::<_, AppError>(bound)
+    };
+    let https = bind_all(&listen.https, Speaks::Https)?;
+    let http = bind_all(&listen.http, Speaks::Http)?;
+    Ok((https, http, by_core))
 }
 
 /// Hosts that routes name: the self-signed certificate is for them too.

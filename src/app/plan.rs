@@ -13,6 +13,8 @@ use crate::forward::upstream::{Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
 use crate::gateway::{Action, Gateway, Plan, RequestIds};
 use crate::header::guarded::GuardedNames;
+use crate::require_https::exposed::{ExposedTokens, PENDING_MAX};
+use crate::require_https::{RequireHttps, SessionCookies, hsts};
 use crate::respond::record::{Names, Reporting};
 use crate::route::{Place, Routes};
 use crate::secret::{NoRandomness, Secret};
@@ -24,6 +26,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 /// Logins that may be at the store besides those that wait for their password to be checked.
 const LOGINS_AT_STORE: usize = 8;
@@ -76,6 +80,10 @@ pub(in crate::app) struct Parts<'a> {
     pub(in crate::app) backing: &'a Backing,
     pub(in crate::app) upstreams: &'a [Arc<Upstream>],
     pub(in crate::app) slow: &'a Handle,
+    /// What is waited for when the process stops.
+    pub(in crate::app) background: &'a TaskTracker,
+    /// The port that HTTPS is listened for on.
+    pub(in crate::app) https_port: u16,
     pub(in crate::app) deployment_key: &'a Secret,
 }
 
@@ -108,6 +116,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
         },
+        require_https: require_https(parts, schemes),
         body_limits: BodyLimits {
             drain: DrainLimits {
                 bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
@@ -122,6 +131,23 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         },
         request_ids: RequestIds::new(u64::from_be_bytes(process)),
     })
+}
+
+fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHttps {
+    let config = parts.config;
+    RequireHttps {
+        https_port: config.listen.https_port.unwrap_or(parts.https_port),
+        hsts: config.tls.hsts.as_ref().and_then(hsts),
+        session_cookies: SessionCookies::new([]),
+        exposed: ExposedTokens {
+            schemes,
+            credentials: Arc::clone(&parts.backing.credentials),
+            reaction: config.tokens.on_exposed_token,
+            runtime: parts.slow.clone(),
+            tasks: parts.background.clone(),
+            places: Arc::new(Semaphore::new(PENDING_MAX)),
+        },
+    }
 }
 
 /// All instances, in the order of the configuration.

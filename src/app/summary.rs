@@ -1,14 +1,19 @@
 //! What is told at start: where doorward listens, what it guards and how, and which bounds hold.
 
+use crate::app::Running;
 use crate::config::{Action, Config, HostPattern, SchemeConfig, StoreUrl};
-use std::net::SocketAddr;
-use std::path::Path;
 
 /// Logs the summary.
-pub fn log_summary(config: &Config, addresses: &[SocketAddr], certificate: &Path) {
-    for address in addresses {
+pub fn log_summary(config: &Config, running: &Running) {
+    let certificate = running.certificate().display();
+    for address in running.addresses() {
         let workers = config.listen.workers.get();
-        tracing::info!(server.address = %address, certificate = %certificate.display(), workers, "listening for HTTPS");
+        let hsts = config.tls.hsts.is_some();
+        tracing::info!(server.address = %address, %certificate, workers, hsts, "listening for HTTPS");
+    }
+    for address in running.http_addresses() {
+        let on_exposed_token = config.tokens.on_exposed_token;
+        tracing::info!(server.address = %address, ?on_exposed_token, "listening for HTTP, to send clients to HTTPS");
     }
     let StoreUrl::Sqlite(path) = &config.store.url;
     tracing::info!(

@@ -34,6 +34,12 @@ pub trait Scheme: Debug + Send + Sync {
     /// Reads the request and answers if it can without waiting.
     fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall;
 
+    /// The name of the credentials of a request that came in clear: nobody is authenticated by it. `None`: it
+    /// carries nothing of this scheme's that has a name.
+    fn exposed(&self, _headers: &HeaderMap) -> Option<Naming> {
+        None
+    }
+
     /// Whether this request may be made with these credentials.
     ///
     /// `body` is what [`Check::NeedsBody`] asked for; `None` the first time.
@@ -82,6 +88,18 @@ pub enum Recall {
 
 /// The second step: owns the credentials.
 pub type Verification = Pin<Box<dyn Future<Output = Result<(Verdict, Effects), NobodyKnows>> + Send>>;
+
+/// Looks up what credentials that came in clear are called.
+pub type Naming = Pin<Box<dyn Future<Output = Result<Exposed, NobodyKnows>> + Send>>;
+
+/// Credentials that came in clear, under their public id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposed {
+    /// They are in the store, and can be revoked.
+    Known(CredentialId),
+    /// They are not, or are void already.
+    Unknown(CredentialId),
+}
 
 /// The credentials could not be checked; never a reason to call them wrong.
 #[derive(Debug, thiserror::Error)]

@@ -56,7 +56,7 @@ fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let guard = start(&config);
     let stop = StopSignals::listen()?;
     let running = Running::start(&config, Options::default())?;
-    log_summary(&config, running.addresses(), running.certificate());
+    log_summary(&config, &running);
     let code = stop.wait(move || running.stop())?;
     drop(guard);
     Ok(code)

@@ -3,16 +3,21 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 
 use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
-use crate::config::value::{Count, Written, unexpected, within};
+use crate::config::value::{Count, List, Written, unexpected, within};
 
 /// Where to listen.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// Addresses for HTTPS; never empty.
     pub https: Vec<SocketAddr>,
+    /// Addresses for HTTP in clear, where nobody is served but sent to HTTPS; none by default.
+    pub http: Vec<SocketAddr>,
+    /// The port that clients reach HTTPS by; `None`: that of the first HTTPS address.
+    pub https_port: Option<u16>,
     /// Number of cores that serve; `workers = 0` of the file is resolved.
     pub workers: NonZeroUsize,
 }
@@ -20,7 +25,12 @@ pub struct Listen {
 /// The port 8443 on every address, so that no privilege is needed.
 impl Default for Listen {
     fn default() -> Self {
-        Self { https: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8443))], workers: cores() }
+        Self {
+            https: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8443))],
+            http: Vec::new(),
+            https_port: None,
+            workers: cores(),
+        }
     }
 }
 
@@ -33,22 +43,38 @@ impl Listen {
         let default = Self::default();
         let workers = within(raw.workers.as_ref(), Count(0), Count(0)..=Count(1024), "workers", problems);
         let workers = NonZeroUsize::new(workers.0).unwrap_or(default.workers);
-        let Some(https) = raw.https else { return Self { workers, ..default } };
-        let span = https.span();
-        let https = https.into_inner();
-        if https.is_empty() && !problems.is_lost(&["listen", "https"]) {
-            problems
-                .error(&span, Fault::new("no address to listen on").help("write one, such as \"[::]:8443\""));
+        if let Some(https) = raw.https.as_ref().filter(|https| https.get_ref().is_empty())
+            && !problems.is_lost(&["listen", "https"])
+        {
+            let fault = Fault::new("no address to listen on").help("write one, such as \"[::]:8443\"");
+            problems.error(&https.span(), fault);
         }
         let mut seen = BTreeSet::new();
-        for address in &https {
-            // Port 0 is a new port each time.
-            if address.value.port() != 0 && !seen.insert(address.value) {
-                problems.error(&address.span, Fault::new("this address is listed twice"));
-            }
-        }
-        Self { https: https.into_iter().map(|address| address.value).collect(), workers }
+        let https = raw.https.map_or(default.https, |https| addresses(https, &mut seen, problems));
+        // The default too: an address speaks one of the two.
+        seen.extend(&https);
+        let http = raw.http.map(|http| addresses(http, &mut seen, problems)).unwrap_or_default();
+        let port = raw.https_port.map(|port| within(Some(&port), Count(1), PORTS, "https_port", problems));
+        Self { https, http, https_port: port.and_then(|port| u16::try_from(port.0).ok()), workers }
     }
+}
+
+const PORTS: RangeInclusive<Count> = Count(1)..=Count(65535);
+
+/// The addresses of one list; none may be listed twice, in whichever list.
+fn addresses(
+    list: List<SocketAddr>,
+    seen: &mut BTreeSet<SocketAddr>,
+    problems: &mut Problems,
+) -> Vec<SocketAddr> {
+    let list = list.into_inner();
+    for address in &list {
+        // Port 0 is a new port each time.
+        if address.value.port() != 0 && !seen.insert(address.value) {
+            problems.error(&address.span, Fault::new("this address is listed twice"));
+        }
+    }
+    list.into_iter().map(|address| address.value).collect()
 }
 
 impl Written for SocketAddr {

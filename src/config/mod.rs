@@ -49,8 +49,8 @@ pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
 pub use crate::config::store::{Store, StoreUrl};
-pub use crate::config::tls::{CertificateFiles, PEM_BYTES_MAX, Tls, TlsVersion};
-pub use crate::config::tokens::Tokens;
+pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
+pub use crate::config::tokens::{OnExposedToken, Tokens};
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
 
 use crate::config::claims::Placed;

@@ -19,10 +19,10 @@ use toml::Spanned;
 use crate::config::authentication::SchemeKind;
 use crate::config::host::HostPattern;
 use crate::config::log::{LogFormat, LogLevel};
-use crate::config::problem::Fault;
+use crate::config::problem::{Fault, quote};
 use crate::config::route::{Handler, RoutePath, SimplePermission};
 use crate::config::tls::TlsVersion;
-use crate::config::tokens::{TokenPrefix, TokenTtl};
+use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
 use crate::config::upstream::{Balance, ServerAddress, UpstreamHost};
 use crate::config::value::{Count, Entry, List, Size, Written as _};
 
@@ -50,6 +50,8 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [listen]")]
 pub(super) struct Listen {
     pub(super) https: Option<List<SocketAddr>>,
+    pub(super) http: Option<List<SocketAddr>>,
+    pub(super) https_port: Option<Entry<Count>>,
     pub(super) workers: Option<Entry<Count>>,
 }
 
@@ -59,6 +61,7 @@ pub(super) struct Listen {
 pub(super) struct Tls {
     pub(super) certificates: Vec<Spanned<Certificate>>,
     pub(super) min_version: Option<Entry<TlsVersion>>,
+    pub(super) hsts: Option<Spanned<Hsts>>,
 }
 
 /// One of `certificates`.
@@ -116,6 +119,7 @@ pub(super) struct Tokens {
     pub(super) ttl: Option<Entry<TokenTtl>>,
     pub(super) per_user: Option<Entry<Count>>,
     pub(super) prefix: Option<Entry<TokenPrefix>>,
+    pub(super) on_exposed_token: Option<Entry<OnExposedToken>>,
 }
 
 /// `[identity]`
@@ -304,6 +308,54 @@ impl<'de> Visitor<'de> for PermissionVisitor {
             return Err(A::Error::custom(Fault::new("the list is empty, so nobody could ever pass")));
         }
         Ok(permission)
+    }
+}
+
+/// `hsts` as written: a word, or a table.
+#[derive(Debug)]
+pub(super) enum Hsts {
+    /// `"off"`
+    Off,
+    /// `{ max_age = "365d", ... }`
+    On(HstsTable),
+}
+
+/// `hsts = { ... }`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HstsTable {
+    pub(super) max_age: Option<Entry<Duration>>,
+    pub(super) include_subdomains: Option<Entry<bool>>,
+    pub(super) preload: Option<Entry<bool>>,
+}
+
+impl<'de> Deserialize<'de> for Hsts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let keys = &["max_age", "include_subdomains", "preload"];
+        deserializer.deserialize_struct("Hsts", keys, HstsVisitor)
+    }
+}
+
+struct HstsVisitor;
+
+impl<'de> Visitor<'de> for HstsVisitor {
+    type Value = Hsts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"off\" or a table such as { max_age = \"365d\" }")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Hsts, E> {
+        if text == "off" {
+            return Ok(Hsts::Off);
+        }
+        let message =
+            format!("expected \"off\" or a table such as {{ max_age = \"365d\" }}, found {}", quote(text));
+        Err(E::custom(Fault::new(message)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Hsts, A::Error> {
+        HstsTable::deserialize(MapAccessDeserializer::new(map)).map(Hsts::On)
     }
 }
 

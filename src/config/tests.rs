@@ -97,6 +97,8 @@ fn sample_file_equals_the_defaults() {
     assert_eq!(sample.listen.workers, default.listen.workers);
     assert_eq!(sample.tls.certificates, default.tls.certificates);
     assert_eq!(sample.tls.min_version, default.tls.min_version);
+    assert_eq!((sample.tls.hsts, default.tls.hsts), (None, None));
+    assert_eq!((sample.listen.http, sample.listen.https_port), (Vec::new(), None));
     assert_eq!(sample.deployment.key, default.deployment.key);
     assert_eq!(sample.store, default.store);
     assert_eq!(sample.cache, Cache::default());
@@ -173,6 +175,36 @@ fn development_file_is_good() {
 fn smallest_file_in_the_help_is_good() {
     let (_, text) = SMALLEST.split_once('\n').unwrap();
     good(text);
+}
+
+// ---- HTTPS only
+
+#[test]
+fn hsts_is_off_or_a_table() {
+    let hsts = |written: &str| good(&with(&format!("[tls]\nhsts = {written}"))).config.tls.hsts;
+    assert_eq!(hsts("\"off\""), None);
+    assert_eq!(hsts("{}"), Some(Hsts::default()));
+    let all = Hsts { max_age: Duration::from_hours(48 * 365), include_subdomains: true, preload: true };
+    assert_eq!(hsts("{ max_age = \"730d\", include_subdomains = true, preload = true }"), Some(all));
+    assert_eq!(hsts("{ max_age = 0 }").unwrap().max_age, Duration::ZERO);
+    let wrong = |written: &str, column, parts: &[&str]| {
+        assert_error(&with(&format!("[tls]\nhsts = {written}")), 2, column, parts);
+    };
+    let text = with("[tls]\nhsts = {}");
+    assert_warning(&text, 2, 8, &["self-signed"]);
+    wrong("\"on\"", 8, &["\"off\" or a table", "found `on`"]);
+    wrong("true", 8, &["\"off\" or a table", "found boolean"]);
+    wrong("{ maxage = \"1d\" }", 10, &["unknown key `maxage`", "did you mean `max_age`?"]);
+    wrong("{ max_age = \"3651d\" }", 20, &["out of range", "to 3650d"]);
+    wrong("{ preload = true }", 20, &["include_subdomains"]);
+    wrong("{ include_subdomains = true, preload = true, max_age = \"364d\" }", 47, &["365d at least"]);
+}
+
+#[test]
+fn what_happens_to_exposed_tokens_is_one_of_two() {
+    let tokens = good(&with("[tokens]\non_exposed_token = \"revoke\"")).config.tokens;
+    assert_eq!(tokens.on_exposed_token, OnExposedToken::Revoke);
+    assert_error(&with("[tokens]\non_exposed_token = \"revok\""), 2, 20, &["did you mean `revoke`?"]);
 }
 
 // ---- everything at once
@@ -380,7 +412,12 @@ fn unknown_key_is_found_in_another_section() {
 
 #[test]
 fn unknown_key_without_a_neighbour_lists_what_is_known() {
-    assert_error(&with("[listen]\nxyzzy = 3"), 2, 1, &["known here are `https`, `workers`"]);
+    assert_error(
+        &with("[listen]\nxyzzy = 3"),
+        2,
+        1,
+        &["known here are `http`, `https`, `https_port`, `workers`"],
+    );
     assert_error(&with("[redis]\nurl = 'x'"), 1, 2, &["unknown section `redis`"]);
 }
 
@@ -481,6 +518,14 @@ fn addresses_are_corrected() {
     assert_error(&with("[listen]\nhttps = [\"localhost:1\"]"), 2, 10, &["not looked up"]);
     assert_error(&with("[listen]\nhttps = [\"[::]:1\", \"[::]:1\"]"), 2, 20, &["twice"]);
     assert_error(&with("[listen]\nhttps = []"), 2, 9, &["no address"]);
+    assert_error(&with("[listen]\nhttp = [\"[::]:80\", \"[::]:80\"]"), 2, 20, &["twice"]);
+    let both = "[listen]\nhttps = [\"[::]:443\"]\nhttp = [\"[::]:80\", \"[::]:443\"]";
+    assert_error(&with(both), 3, 20, &["twice"]);
+    assert_error(&with("[listen]\nhttp = [\"[::]:8443\"]"), 2, 9, &["twice"]);
+    assert_error(&with("[listen]\nhttps_port = 0"), 2, 14, &["out of range", "from 1 to 65535"]);
+    assert_error(&with("[listen]\nhttps_port = 65536"), 2, 14, &["out of range"]);
+    let listen = good(&with("[listen]\nhttp = [\"[::]:80\"]\nhttps_port = 443")).config.listen;
+    assert_eq!((listen.http, listen.https_port), (vec!["[::]:80".parse().unwrap()], Some(443)));
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     assert_eq!(
         good(&with("[listen]\nhttps = [\"127.0.0.1:0\", \"127.0.0.1:0\"]")).config.listen.https,

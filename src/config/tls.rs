@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw;
-use crate::config::value::{Entry, Written, one_of, resolve};
+use crate::config::value::{Entry, Written, one_of, resolve, within};
 use crate::secret::Secret;
 
 /// Certificate and key files larger than this are refused.
@@ -28,6 +29,46 @@ pub struct Tls {
     pub self_signed_directory: PathBuf,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// Whether browsers are told to come by HTTPS only.
+    pub hsts: Option<Hsts>,
+}
+
+/// `Strict-Transport-Security` (RFC 6797 section 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    /// How long a browser remembers; zero: it is to forget.
+    pub max_age: Duration,
+    /// For all names below, too.
+    pub include_subdomains: bool,
+    /// Browsers may have it built in (hstspreload.org).
+    pub preload: bool,
+}
+
+const YEAR: Duration = Duration::from_hours(24 * 365);
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Self { max_age: YEAR, include_subdomains: false, preload: false }
+    }
+}
+
+impl Hsts {
+    fn from_raw(raw: &raw::HstsTable, problems: &mut Problems) -> Self {
+        let default = Self::default();
+        let range = Duration::ZERO..=10 * YEAR;
+        let max_age = within(raw.max_age.as_ref(), default.max_age, range, "max_age", problems);
+        let is_set = |entry: &Option<Entry<bool>>| entry.as_ref().is_some_and(|entry| entry.value);
+        let (include_subdomains, preload) = (is_set(&raw.include_subdomains), is_set(&raw.preload));
+        if let Some(entry) = raw.preload.as_ref().filter(|entry| entry.value)
+            && (!include_subdomains || max_age < YEAR)
+            && !problems.is_lost(&["tls", "hsts"])
+        {
+            let fault =
+                Fault::new("`preload` needs `include_subdomains = true` and a `max_age` of 365d at least");
+            problems.error(&entry.span, fault.help("browsers' lists take nothing less (hstspreload.org)"));
+        }
+        Self { max_age, include_subdomains, preload }
+    }
 }
 
 /// A certificate chain and its key, both PEM.
@@ -59,6 +100,18 @@ impl Written for TlsVersion {
 
 impl Tls {
     pub(super) fn from_raw(raw: raw::Tls, directory: &Path, problems: &mut Problems) -> Self {
+        let hsts = raw.hsts.and_then(|hsts| match hsts.get_ref() {
+            raw::Hsts::Off => None,
+            raw::Hsts::On(table) => {
+                let read = Hsts::from_raw(table, problems);
+                if raw.certificates.is_empty() && !problems.has_errors() {
+                    // RFC 6797 section 8.4: no way past the browser's warning any more.
+                    let fault = Fault::new("browsers will refuse the self-signed certificate for good");
+                    problems.warn(&hsts.span(), fault.help("name a certificate that they trust first"));
+                }
+                Some(read)
+            }
+        });
         let read = |certificate: toml::Spanned<raw::Certificate>| {
             let span = certificate.span();
             certificate_files(certificate.into_inner(), &span, directory, problems)
@@ -67,6 +120,7 @@ impl Tls {
             certificates: raw.certificates.into_iter().filter_map(read).collect(),
             self_signed_directory: resolve(directory, Path::new("certs")),
             min_version: raw.min_version.map(|version| version.value).unwrap_or_default(),
+            hsts,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
-use crate::config::value::{Count, Quantity, Written, unexpected, within};
+use crate::config::value::{Count, Quantity, Written, one_of, unexpected, within};
 
 /// How tokens are issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,26 @@ pub struct Tokens {
     pub per_user: NonZeroUsize,
     /// What every token begins with, so that scanners for leaked secrets can find it; may be empty.
     pub prefix: String,
+    /// What happens to a token that came in clear.
+    pub on_exposed_token: OnExposedToken,
+}
+
+/// What happens to a token that was sent without TLS, where anybody on the way could read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnExposedToken {
+    /// The log names it.
+    #[default]
+    Log,
+    /// The log names it, and it is revoked.
+    Revoke,
+}
+
+impl Written for OnExposedToken {
+    const EXPECTED: &'static str = "\"log\" or \"revoke\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        one_of(text, &[("log", Self::Log), ("revoke", Self::Revoke)])
+    }
 }
 
 const PER_USER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
@@ -24,7 +44,8 @@ const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { ttl: Some(30 * DAY), per_user: PER_USER, prefix: String::new() }
+        let on_exposed_token = OnExposedToken::default();
+        Self { ttl: Some(30 * DAY), per_user: PER_USER, prefix: String::new(), on_exposed_token }
     }
 }
 
@@ -40,7 +61,12 @@ impl Tokens {
         let per_user =
             within(raw.per_user.as_ref(), per_user, Count(1)..=Count(PER_USER_MAX), "per_user", problems);
         let per_user = NonZeroUsize::new(per_user.0).unwrap_or(default.per_user);
-        Self { ttl, per_user, prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0) }
+        Self {
+            ttl,
+            per_user,
+            prefix: raw.prefix.map_or(default.prefix, |prefix| prefix.value.0),
+            on_exposed_token: raw.on_exposed_token.map(|entry| entry.value).unwrap_or_default(),
+        }
     }
 }
 

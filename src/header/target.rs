@@ -71,6 +71,11 @@ impl Target {
         self.original.query()
     }
 
+    /// Path and query as the client sent them; begins with `/`.
+    pub fn original(&self) -> &str {
+        self.original.as_str()
+    }
+
     /// Bytes of path and query as the client sent them.
     pub fn original_bytes(&self) -> usize {
         self.original.as_str().len()

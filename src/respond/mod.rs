@@ -12,6 +12,7 @@ use crate::authenticate::AuthenticateError;
 use crate::authenticate::scheme::Refusal;
 use crate::authorize::AuthorizeError;
 use crate::forward::ForwardError;
+use crate::require_https::InClear;
 use crate::respond::body::{Body, detail_json};
 use crate::route::RouteError;
 use crate::trace::Reason;
@@ -24,6 +25,9 @@ pub enum Rejection {
     /// Sanitise.
     #[error("refused before routing")]
     Accept(#[from] AcceptError),
+    /// HTTPS only.
+    #[error("came in clear")]
+    InClear(#[from] InClear),
     /// Route.
     #[error("not routed")]
     Route(#[from] RouteError),
@@ -69,6 +73,7 @@ enum Text {
     Detail(&'static str),
     Refusal(Refusal),
     MethodNotAllowed,
+    None,
 }
 
 /// Seconds after which a client may ask again when something on our side is away or full.
@@ -86,6 +91,7 @@ impl Rejection {
         let body = match verdict.text {
             Text::Refusal(Refusal { body: Some(body), .. }) => body,
             Text::Detail(detail) | Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
+            Text::None => Bytes::new(),
             Text::MethodNotAllowed => detail_json(&format!("Method \"{}\" not allowed.", context.method)),
         };
         let mut response = own_answer(verdict.status, body, context.request_id);
@@ -100,6 +106,14 @@ impl Rejection {
                 headers.insert(header::ALLOW, context.allow.cloned().unwrap_or(all));
             }
             _ => {}
+        }
+        if let Self::InClear(in_clear) = self {
+            // A redirect, too: that there is only HTTPS is remembered by HSTS, in a form that can be taken back.
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            if let InClear::Redirect(location) = in_clear {
+                headers.insert(header::LOCATION, location.clone());
+                headers.remove(header::CONTENT_TYPE);
+            }
         }
         if let Some(seconds) = verdict.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -133,6 +147,20 @@ impl Rejection {
             Self::Accept(AcceptError::Connect | AcceptError::Framing | AcceptError::BadName) => {
                 bad_request(Reason::BadRequest)
             }
+            Self::InClear(InClear::Redirect(_)) => Verdict {
+                status: StatusCode::PERMANENT_REDIRECT,
+                reason: Reason::None,
+                text: Text::None,
+                retry_after: None,
+            },
+            Self::InClear(InClear::Required) => {
+                Verdict::new(StatusCode::FORBIDDEN, Reason::PlainHttp, "HTTPS is required.")
+            }
+            Self::InClear(InClear::Exposed) => Verdict::new(
+                StatusCode::FORBIDDEN,
+                Reason::ExposedCredentials,
+                "HTTPS is required. The credentials were sent unprotected and must be considered exposed.",
+            ),
             // DRF's text for a page that is not there.
             Self::Route(RouteError::None) => {
                 Verdict::new(StatusCode::NOT_FOUND, Reason::NoRoute, "Not found.")

@@ -18,6 +18,7 @@ mod coherence;
 mod identity;
 mod limits;
 mod obtain_token;
+mod plain_http;
 mod proxies;
 mod routing;
 mod scheme;

@@ -96,10 +96,10 @@ fn a_trusted_proxy_is_believed_and_its_word_rebuilt() {
             (
                 &[
                     ("X-Forwarded-For", "192.0.2.1"),
-                    ("X-Forwarded-Proto", "http"),
+                    ("X-Forwarded-Proto", "https"),
                     ("X-Forwarded-Host", "www.example.test"),
                 ],
-                Told::new("192.0.2.1", "http", "www.example.test"),
+                Told::new("192.0.2.1", "https", "www.example.test"),
             ),
             // From the near end: what is beyond the first stranger is the stranger's own word.
             (
@@ -117,9 +117,9 @@ fn a_trusted_proxy_is_believed_and_its_word_rebuilt() {
             (
                 &[(
                     "Forwarded",
-                    "for=203.0.113.66;proto=https, for=\"[2001:db8::2]:99\";proto=http;host=\"www.example.test:81\"",
+                    "for=203.0.113.66;proto=http, for=\"[2001:db8::2]:99\";proto=https;host=\"www.example.test:81\"",
                 )],
-                Told::new("2001:db8::2", "http", "www.example.test:81"),
+                Told::new("2001:db8::2", "https", "www.example.test:81"),
             ),
             // What is no host is not passed on.
             (

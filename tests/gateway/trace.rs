@@ -284,6 +284,7 @@ impl Trouble {
         let mut options = traces.options();
         options.schemes.push(("double".to_owned(), Arc::clone(&double) as Arc<dyn Scheme>));
         let settings = Settings {
+            listen: "http = [\"127.0.0.1:0\"]",
             timeout: r#"connect = "2s", response = "500ms", idle = "2s""#,
             options,
             ..Settings::sections(&sections.concat())
@@ -372,6 +373,7 @@ fn every_reason_is_reached() {
             trouble.expect(reason).await;
         }
         malformed_http1(&trouble).await;
+        in_clear(&trouble).await;
         broken_off(&trouble).await;
         let gate = Gate::closed();
         world.upstream.script("/narrow", vec![Step::Hold(gate.clone()), Step::Ok]);
@@ -406,6 +408,18 @@ async fn malformed_http1(trouble: &Trouble) {
     ] {
         let answer = http1.raw(bytes).await.answer("GET", &[]).await.unwrap();
         assert_own(&answer, 400);
+        trouble.expect(reason).await;
+    }
+}
+
+/// What only HTTP can do wrong.
+async fn in_clear(trouble: &Trouble) {
+    let client = trouble.world.in_clear();
+    for (request, reason) in [
+        (Request::post("/clear", "x"), Reason::PlainHttp),
+        (trouble.get("/clear"), Reason::ExposedCredentials),
+    ] {
+        assert_own(&client.send(request).await, 403);
         trouble.expect(reason).await;
     }
 }

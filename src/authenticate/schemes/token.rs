@@ -4,7 +4,7 @@
 
 use crate::accept::head::Head;
 use crate::authenticate::scheme::{
-    Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
+    Context, Effects, Exposed, Identity, Naming, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
 use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache, Now};
 use crate::clock::Clock;
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{FoundToken, Store, StoreError};
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,13 @@ impl Scheme for TokenScheme {
             Reading::Malformed(refusal) => Recall::Malformed(refusal),
             Reading::Token(token) => self.source.recall(Digest::of(token), context),
         }
+    }
+
+    fn exposed(&self, headers: &HeaderMap) -> Option<Naming> {
+        let value = authorization::value(headers)?;
+        let Reading::Token(token) = read(&value, &self.keyword) else { return None };
+        let key = CredentialKey { digest: Digest::of(token), family: Family::Doorward };
+        Some(Box::pin(Arc::clone(&self.source).name(key)))
     }
 }
 
@@ -126,13 +133,7 @@ impl TokenSource {
         key: CredentialKey,
         stale: Duration,
     ) -> Result<(Verdict, Effects), NobodyKnows> {
-        let store = Arc::clone(&self.store);
-        let ask = || {
-            let store = Arc::clone(&store);
-            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.and_then(fact)) }
-        };
-        let loaded = self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
-        let verdict = match loaded {
+        let verdict = match self.load(key, stale).await? {
             Loaded::Known(known) => self.judge(known, AnsweredBy::Store, Now::read(self.clock.as_ref())),
             Loaded::Stale(known) => self.judge(known, AnsweredBy::Stale, Now::read(self.clock.as_ref())),
             Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
@@ -153,14 +154,41 @@ impl TokenSource {
         }
     }
 
-    /// A token that nobody knows, under 64 bits of a keyed digest: a public id that says nothing of it.
+    async fn load(&self, key: CredentialKey, stale: Duration) -> Result<Loaded, NobodyKnows> {
+        let store = Arc::clone(&self.store);
+        let ask = || {
+            let store = Arc::clone(&store);
+            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.and_then(fact)) }
+        };
+        self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
+    }
+
+    /// What a token is called, however old the answer is: its id never changes.
+    async fn name(self: Arc<Self>, key: CredentialKey) -> Result<Exposed, NobodyKnows> {
+        let stale = Duration::MAX;
+        let known = match self.cache.recall(&key, Now::read(self.clock.as_ref()), stale) {
+            local::Recall::Known(known) | local::Recall::Stale(known) => Some(known),
+            local::Recall::Unknown => None,
+            local::Recall::Miss => match self.load(key, stale).await? {
+                Loaded::Known(known) | Loaded::Stale(known) => Some(known),
+                Loaded::Unknown => None,
+            },
+        };
+        let id = known.map(|known| Exposed::Known(known.id));
+        id.or_else(|| self.unknown_id(key).map(Exposed::Unknown)).ok_or(NobodyKnows(None))
+    }
+
     fn unknown(&self, key: CredentialKey, answered_by: AnsweredBy) -> Verdict {
+        Verdict::Rejected(INVALID, answered_by, self.unknown_id(key))
+    }
+
+    /// A token that nobody knows, under 64 bits of a keyed digest: a public id that says nothing of it.
+    fn unknown_id(&self, key: CredentialKey) -> Option<CredentialId> {
         let mut context = hmac::Context::with_key(&self.unknown_ids);
         context.update(&[key.family as u8]);
         context.update(&key.digest.0);
         let tag = context.sign();
-        let id = tag.as_ref().first_chunk().map(|first| CredentialId(u64::from_be_bytes(*first)));
-        Verdict::Rejected(INVALID, answered_by, id)
+        tag.as_ref().first_chunk().map(|first| CredentialId(u64::from_be_bytes(*first)))
     }
 }
 

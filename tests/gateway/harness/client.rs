@@ -23,7 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -238,16 +238,25 @@ pub(crate) struct NoAnswer(pub(crate) String);
 /// A client's connection.
 pub(crate) type Stream = TlsStream<TcpStream>;
 
+/// A client's connection, by TLS or in clear.
+pub(crate) type Wire = Box<dyn Io>;
+
+/// What can be read from and written to.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// One HTTP/1.1 connection.
 struct Http1 {
-    reader: Reader<ReadHalf<Stream>>,
-    writer: WriteHalf<Stream>,
+    reader: Reader<ReadHalf<Wire>>,
+    writer: WriteHalf<Wire>,
 }
 
 /// A client; requests one after the other share a connection.
 pub(crate) struct Client {
     pub(crate) protocol: Protocol,
     address: SocketAddr,
+    in_clear: bool,
     idle: Mutex<Vec<Http1>>,
     shared: tokio::sync::Mutex<Option<SendRequest<Channel>>>,
 }
@@ -260,22 +269,31 @@ pub(crate) async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Sen
 
 impl Client {
     pub(crate) fn new(protocol: Protocol, address: SocketAddr) -> Self {
-        Self { protocol, address, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
+        let shared = tokio::sync::Mutex::default();
+        Self { protocol, address, in_clear: false, idle: Mutex::default(), shared }
+    }
+
+    /// A client that speaks HTTP/1.1 in clear.
+    pub(crate) fn in_clear(address: SocketAddr) -> Self {
+        Self { in_clear: true, ..Self::new(Protocol::Http1, address) }
     }
 
     /// Another client, with connections of its own.
     pub(crate) fn fresh(&self) -> Self {
-        Self::new(self.protocol, self.address)
+        Self { in_clear: self.in_clear, ..Self::new(self.protocol, self.address) }
     }
 
-    async fn connect(&self, protocol: Protocol) -> Stream {
+    async fn connect(&self, protocol: Protocol) -> Wire {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
+        if self.in_clear {
+            return Box::new(tcp);
+        }
         let expected: &[u8] = if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" };
         let config = tls_config(rustls::ALL_VERSIONS, &[expected]);
         let stream = handshake(&Arc::new(config), "localhost", tcp).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(expected));
-        stream
+        Box::new(stream)
     }
 
     async fn http1(&self) -> Http1 {
@@ -464,7 +482,7 @@ impl RawExchange {
 
 /// Sends the body of a request.
 pub(crate) enum Upload {
-    Http1 { writer: WriteHalf<Stream>, chunked: bool },
+    Http1 { writer: WriteHalf<Wire>, chunked: bool },
     Http2 { frames: Option<mpsc::Sender<io::Result<Frame<Bytes>>>> },
 }
 
@@ -549,7 +567,7 @@ impl Upload {
 /// Receives an answer.
 pub(crate) enum Download {
     Http1 {
-        reader: Reader<ReadHalf<Stream>>,
+        reader: Reader<ReadHalf<Wire>>,
         method: String,
         expected: Vec<String>,
         interim: Vec<u16>,
@@ -667,7 +685,7 @@ impl Download {
 
 /// Reads heads of HTTP/1.1 answers.
 struct Reading<'a> {
-    reader: &'a mut Reader<ReadHalf<Stream>>,
+    reader: &'a mut Reader<ReadHalf<Wire>>,
     method: &'a str,
     expected: &'a [String],
 }
@@ -691,7 +709,7 @@ impl Reading<'_> {
             let framing = if without_body {
                 Framing::None
             } else {
-                Reader::<Stream>::framing(&head, Framing::Close).unwrap_or_else(|stop| panic!("{stop:?}"))
+                Reader::<Wire>::framing(&head, Framing::Close).unwrap_or_else(|stop| panic!("{stop:?}"))
             };
             self.reader.expect_body(framing);
             let fields = head.fields;

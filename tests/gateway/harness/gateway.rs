@@ -57,6 +57,11 @@ impl TestGateway {
         self.running().addresses()[0]
     }
 
+    /// The first address for HTTP in clear.
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        self.running().http_addresses()[0]
+    }
+
     /// Makes a user. Call it outside of a runtime, as all below.
     pub(crate) fn user(&self, username: &str, password: &str) {
         self.account(NewAccount {

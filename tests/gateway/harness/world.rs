@@ -12,6 +12,8 @@ use std::time::Duration;
 /// What is special about a case's gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// Further lines of `[listen]`.
+    pub(crate) listen: &'static str,
     /// Further lines of `[upstreams.legacy]`.
     pub(crate) upstream: &'static str,
     /// `timeout = { … }` of the upstream.
@@ -43,6 +45,7 @@ permission = "anyone"
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            listen: "",
             upstream: "",
             timeout: r#"connect = "2s", response = "8s", idle = "8s""#,
             sections: ROUTES.to_owned(),
@@ -62,9 +65,9 @@ impl Settings {
 
     /// The configuration file.
     pub(crate) fn config(&self, upstream_url: &str) -> String {
-        let Self { upstream, timeout, sections, workers, .. } = self;
+        let Self { listen, upstream, timeout, sections, workers, .. } = self;
         format!(
-            "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = {workers}\n\n\
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = {workers}\n{listen}\n\n\
              [store]\nurl = \"sqlite:doorward.db\"\n\n\
              [upstreams.legacy]\nservers = [\"{upstream_url}\"]\ntimeout = {{ {timeout} }}\n{upstream}\n\n\
              {sections}\n"
@@ -105,6 +108,11 @@ impl World {
 
     pub(crate) fn client(&self, protocol: Protocol) -> Client {
         Client::new(protocol, self.gateway.address())
+    }
+
+    /// A client that speaks HTTP/1.1 in clear.
+    pub(crate) fn in_clear(&self) -> Client {
+        Client::in_clear(self.gateway.http_address())
     }
 
     /// A GET with alice's token.
