@@ -84,6 +84,11 @@ fn demo() -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
+/// A file that may not grow (`ulimit -f`) is a write that fails, and told of: not the end of the process.
+fn outlive_file_limit() -> io::Result<()> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
 /// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
 /// once, and even then requests are finished and directories removed.
 struct StopSignals {
@@ -102,6 +107,7 @@ impl StopSignals {
         for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(kind)?);
         }
+        outlive_file_limit()?;
         drop(entered);
         Ok(Self { runtime, terminate, interrupt })
     }
@@ -171,6 +177,7 @@ fn create_token(path: &Path, token: &CreateToken) -> Result<ExitCode, Failure> {
 fn act<T>(config: &Config, act: impl AsyncFnOnce(Backing) -> T) -> Result<T, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     runtime()?.block_on(async {
+        outlive_file_limit()?;
         let backing = Backing::open(config, &clock).await?;
         Ok(act(backing).await)
     })

@@ -15,6 +15,7 @@
 mod harness;
 
 mod coherence;
+mod durability;
 mod identity;
 mod limits;
 mod obtain_token;
@@ -22,6 +23,7 @@ mod plain_http;
 mod proxies;
 mod routing;
 mod scheme;
+mod secrets;
 mod shutdown;
 mod tls;
 mod trace;

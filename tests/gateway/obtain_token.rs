@@ -370,7 +370,7 @@ fn the_password_and_the_token_are_in_no_answer_but_the_one() {
             Request::get("/x").token(&token),
             Request::get("/x").token(&format!("{token}0")),
             Request::get("/x").field("Authorization", format!("Token {token} {token}")),
-            Request::get(&format!("/../{token}")).token(&token),
+            Request::get("/../x").token(&token),
             Request::post("/api-token-auth/", body.clone()).field("Content-Type", "text/plain"),
             Request::post("/api-token-auth/", body.clone()),
             Request::new("PUT", "/api-token-auth/").payload(Payload::Length(body.clone().into_bytes())),

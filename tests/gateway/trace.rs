@@ -4,33 +4,28 @@
 
 use crate::harness::client::{Client, Payload, Protocol, Request};
 use crate::harness::gate::Gate;
+use crate::harness::program::{Program, make_alice};
 use crate::harness::refusing::{FullListener, RefusingPort};
 use crate::harness::script::Step;
 use crate::harness::traces::{Told, Traces};
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::{Settings, World, assert_own};
 use doorward::accept::head::Head;
-use doorward::app::{Backing, Options};
+use doorward::app::Options;
 use doorward::authenticate::scheme::{
     Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
 use doorward::cache::users::UserRecord;
 use doorward::clock::{Clock, ManualClock, Monotonic, SystemClock};
-use doorward::config::Config;
-use doorward::credentials::NewAccount;
 use doorward::identity::{CredentialId, Digest, SchemeKind, User, UserId};
 use doorward::secret::Secret;
-use doorward::store::TokenOrigin;
 use doorward::trace::{AnsweredBy, Reason, Rule, SchemeOutcome, ThrottleState, Trace};
 use http::HeaderValue;
 use serde_json::Value;
 use sqlx::ConnectOptions as _;
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::watch;
 
 const UNKNOWN: &str = "0000000000000000000000000000000000000000";
@@ -489,66 +484,6 @@ fn busy_passwords() -> HashSet<Reason> {
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// A program that serves, with what it has logged so far.
-struct Program {
-    child: tokio::process::Child,
-    log: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
-    address: SocketAddr,
-}
-
-impl Program {
-    async fn start(directory: &std::path::Path) -> Self {
-        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_doorward"))
-            .current_dir(directory)
-            .arg("serve")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = log.next_line().await.unwrap().expect("the program has ended");
-            // Wherever the summary names the address, it is the first on the loopback with a port of its own.
-            let found = line
-                .split(['"', ' ', ',', '[', ']', '/'])
-                .find_map(|word| word.parse::<SocketAddr>().ok().filter(|address| address.port() != 0));
-            if let Some(address) = found {
-                break address;
-            }
-        };
-        Self { child, log, address }
-    }
-
-    /// Stops; yields what was logged after the address.
-    async fn stop(mut self) -> Vec<String> {
-        let process = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        let mut lines = Vec::new();
-        while let Some(line) = self.log.next_line().await.unwrap() {
-            lines.push(line);
-        }
-        assert!(self.child.wait().await.unwrap().success());
-        lines
-    }
-}
-
-/// A user and a token, made before the program starts.
-async fn make_alice(text: &str, directory: &std::path::Path) -> String {
-    let source = doorward::config::Source {
-        name: "doorward.toml".to_owned(),
-        directory: directory.to_owned(),
-        environment: |_| None,
-    };
-    let config = Config::parse(text, &source).unwrap().config;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let credentials = Backing::open(&config, &clock).await.unwrap().credentials;
-    let account =
-        NewAccount { username: "alice".to_owned(), password: Secret::new(PASSWORD), ..NewAccount::default() };
-    credentials.add_user(account).await.unwrap();
-    let made = credentials.create_token("alice", "", TokenOrigin::Command).await.unwrap();
-    String::from_utf8(made.key.expose().to_vec()).unwrap()
-}
-
 fn hex(digest: Digest) -> String {
     digest.0.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
@@ -563,10 +498,9 @@ fn each_request_is_one_line_without_secrets() {
          [routes.login]\npath = \"/login\"\nhandler = \"obtain-token\"\n",
         upstream.url()
     );
-    std::fs::write(directory.path().join("doorward.toml"), &text).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let token = make_alice(&text, directory.path()).await;
+        let token = make_alice(&text, directory.path(), PASSWORD).await;
         let program = Program::start(directory.path()).await;
         let mut secrets = vec![token.clone(), UNKNOWN.to_owned(), PASSWORD.to_owned()];
         secrets.extend(["hunter-two", "query-secret", "cookie-secret", "body-secret"].map(str::to_owned));

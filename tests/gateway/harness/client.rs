@@ -3,8 +3,8 @@
 //! Every answer is checked against a list of allowed field names: the gateway's own, and those that the test says
 //! its upstream sends. So a field that leaks fails whatever test it leaks in.
 
-use super::PATIENCE;
 use super::wire::{Fields, Framing, Piece, Reader, Stop, values};
+use super::{PATIENCE, secrets};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
@@ -121,6 +121,7 @@ impl Request {
     }
 
     pub(crate) fn token(self, token: &str) -> Self {
+        secrets::used(token);
         self.field("Authorization", format!("Token {token}"))
     }
 
@@ -341,7 +342,9 @@ impl Client {
     /// The same, if no answer is a possible outcome.
     pub(crate) async fn try_send(&self, request: Request) -> Result<Answer, NoAnswer> {
         let what = format!("{:?} {} {}", self.protocol, request.method, request.target);
-        patiently(&what, Box::pin(self.exchange(request))).await
+        let answer = patiently(&what, Box::pin(self.exchange(request))).await?;
+        secrets::answered(&(&answer.fields, &answer.trailers), &answer.body);
+        Ok(answer)
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, NoAnswer> {

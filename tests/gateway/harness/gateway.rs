@@ -3,6 +3,7 @@
 //! Started in a directory of its own, so that certificate, key and database are new and go away.
 
 use super::gate::Gate;
+use super::secrets;
 use doorward::accept::head::Head;
 use doorward::app::{AppError, Options, Running};
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
@@ -64,6 +65,7 @@ impl TestGateway {
 
     /// Makes a user. Call it outside of a runtime, as all below.
     pub(crate) fn user(&self, username: &str, password: &str) {
+        secrets::used(password);
         self.account(NewAccount {
             username: username.to_owned(),
             password: Secret::new(password),
@@ -101,11 +103,14 @@ impl TestGateway {
             .block_on(running.credentials().create_token(username, "test", TokenOrigin::Command))
             .unwrap()
             .unwrap();
-        String::from_utf8(made.key.expose().to_vec()).unwrap()
+        let token = String::from_utf8(made.key.expose().to_vec()).unwrap();
+        secrets::used(&token);
+        token
     }
 
     /// Stores a token whose key is known.
     pub(crate) fn import_token(&self, username: &str, key: &str) {
+        secrets::used(key);
         let running = self.running();
         running
             .block_on(running.credentials().import_any_token(username, Secret::new(key)))
@@ -115,6 +120,7 @@ impl TestGateway {
 }
 
 fn run(directory: &Path, text: &str, options: Options) -> Result<Running, AppError> {
+    secrets::record_log();
     let name = "doorward.toml".to_owned();
     let source = Source { name, directory: directory.to_owned(), environment: |_| None };
     let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -125,6 +131,11 @@ impl Drop for TestGateway {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop();
+        }
+        if let Some(directory) = &self.directory
+            && !std::thread::panicking()
+        {
+            secrets::assert_none_written(directory.path());
         }
     }
 }
