@@ -32,17 +32,17 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("route", "config header"),
     ("authenticate", "accept cache clock header identity secret store trace"),
     ("authorize", "authenticate config identity trace"),
-    ("throttle", "authenticate authorize trace"),
+    ("throttle", "accept authenticate authorize clock config identity secret trace"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
-    ("respond", "accept authenticate authorize clock forward identity route telemetry trace"),
-    ("endpoint", "accept authenticate credentials password respond secret store throttle trace"),
+    ("respond", "accept authenticate authorize clock forward identity route telemetry throttle trace"),
+    ("endpoint", "accept authenticate clock credentials password respond secret store throttle trace"),
     // Composition.
     ("gateway", "accept authenticate authorize cache config endpoint forward respond route throttle trace"),
     (
         "app",
         "accept authenticate cache clock config credentials endpoint forward gateway header identity \
-         password respond route secret store telemetry",
+         password respond route secret store telemetry throttle",
     ),
     ("cli", "accept app clock config credentials secret store telemetry"),
 ];

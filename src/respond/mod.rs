@@ -12,8 +12,9 @@ use crate::authenticate::AuthenticateError;
 use crate::authenticate::scheme::Refusal;
 use crate::authorize::AuthorizeError;
 use crate::forward::ForwardError;
-use crate::respond::body::{Body, detail_json};
+use crate::respond::body::{Body, detail_json, throttled_json};
 use crate::route::RouteError;
+use crate::throttle::{ThrottleError, whole_seconds};
 use crate::trace::Reason;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -33,6 +34,9 @@ pub enum Rejection {
     /// Authorize.
     #[error("not authorized")]
     Authorize(#[from] AuthorizeError),
+    /// Throttle.
+    #[error("throttled")]
+    Throttle(#[from] ThrottleError),
     /// Forward.
     #[error("not forwarded")]
     Forward(#[from] ForwardError),
@@ -62,17 +66,19 @@ struct Verdict {
     status: StatusCode,
     reason: Reason,
     text: Text,
-    retry_after: Option<u32>,
+    retry_after: Option<u64>,
 }
 
 enum Text {
     Detail(&'static str),
     Refusal(Refusal),
     MethodNotAllowed,
+    /// Seconds to wait.
+    Throttled(Option<u64>),
 }
 
 /// Seconds after which a client may ask again when something on our side is away or full.
-const RETRY_SECONDS: u32 = 1;
+const RETRY_SECONDS: u64 = 1;
 
 impl Rejection {
     /// Why, for the trace.
@@ -86,6 +92,7 @@ impl Rejection {
         let body = match verdict.text {
             Text::Refusal(Refusal { body: Some(body), .. }) => body,
             Text::Detail(detail) | Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
+            Text::Throttled(seconds) => throttled_json(seconds),
             Text::MethodNotAllowed => detail_json(&format!("Method \"{}\" not allowed.", context.method)),
         };
         let mut response = own_answer(verdict.status, body, context.request_id);
@@ -185,6 +192,16 @@ impl Rejection {
                 text: Text::MethodNotAllowed,
                 retry_after: None,
             },
+            Self::Throttle(ThrottleError { wait }) => {
+                let seconds = wait.map(whole_seconds);
+                Verdict {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    reason: Reason::Throttled,
+                    text: Text::Throttled(seconds),
+                    // DRF 3.18, `exception_handler`: none for 0.
+                    retry_after: seconds.filter(|seconds| *seconds > 0),
+                }
+            }
             Self::Forward(ForwardError::BodyTimeout) => {
                 Verdict::new(StatusCode::REQUEST_TIMEOUT, Reason::BodyTimeout, "Request timeout.")
             }

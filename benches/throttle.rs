@@ -1,0 +1,2 @@
+//! Cost of a throttled hit.
+fn main() {}
