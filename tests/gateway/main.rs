@@ -15,6 +15,7 @@
 mod harness;
 
 mod coherence;
+mod guard;
 mod identity;
 mod limits;
 mod obtain_token;
@@ -22,6 +23,7 @@ mod proxies;
 mod routing;
 mod scheme;
 mod shutdown;
+mod throttle;
 mod tls;
 mod trace;
 mod upstream;
