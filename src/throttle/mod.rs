@@ -107,6 +107,38 @@ impl Throttles {
         }
     }
 
+    /// Asks all of them about one request; `identity` is who makes it, `None`: anonymous.
+    ///
+    /// # Errors
+    /// If any refuses.
+    pub fn ask(
+        &self,
+        identity: Option<&Identity>,
+        head: &Head,
+        now: Monotonic,
+        trace: &mut Trace,
+    ) -> Result<(), ThrottleError> {
+        if let Some(alarm) = &self.alarm {
+            alarm.look(head);
+        }
+        let mut refused: Option<(usize, Option<Duration>)> = None;
+        for (place, throttle) in self.throttles.iter().enumerate() {
+            let Some(key) = self.key(throttle, identity, head) else { continue };
+            if let Err(wait) = self.counters.hit(key, throttle.rate, now)
+                && refused.is_none_or(|(_, longest)| wait > longest)
+            {
+                refused = Some((place, wait));
+            }
+        }
+        let Some((place, wait)) = refused else {
+            trace.throttle = ThrottleState::Admitted;
+            return Ok(());
+        };
+        // A route has few throttles.
+        trace.throttled(ThrottleState::Throttled(u8::try_from(place).unwrap_or(u8::MAX)), wait);
+        Err(ThrottleError { wait })
+    }
+
     /// Whose counter the request counts on; `None`: on none.
     fn key(&self, throttle: &Throttle, identity: Option<&Identity>, head: &Head) -> Option<Key> {
         let subject = match (throttle.by, identity) {
@@ -123,7 +155,7 @@ impl Throttles {
     }
 }
 
-/// Asks all throttles of the route.
+/// Admits a permitted request, if all throttles of its route do.
 ///
 /// # Errors
 /// If any refuses.
@@ -134,23 +166,6 @@ pub fn admit(
     now: Monotonic,
     trace: &mut Trace,
 ) -> Result<Admitted, ThrottleError> {
-    if let Some(alarm) = &throttles.alarm {
-        alarm.look(head);
-    }
-    let mut refused: Option<(usize, Option<Duration>)> = None;
-    for (place, throttle) in throttles.throttles.iter().enumerate() {
-        let Some(key) = throttles.key(throttle, permit.identity(), head) else { continue };
-        if let Err(wait) = throttles.counters.hit(key, throttle.rate, now)
-            && refused.is_none_or(|(_, longest)| wait > longest)
-        {
-            refused = Some((place, wait));
-        }
-    }
-    let Some((place, wait)) = refused else {
-        trace.throttle = ThrottleState::Admitted;
-        return Ok(Admitted { permit });
-    };
-    // A route has few throttles.
-    trace.throttled(ThrottleState::Throttled(u8::try_from(place).unwrap_or(u8::MAX)), wait);
-    Err(ThrottleError { wait })
+    throttles.ask(permit.identity(), head, now, trace)?;
+    Ok(Admitted { permit })
 }
