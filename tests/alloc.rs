@@ -128,7 +128,12 @@ fn throttled(counts: &[u32]) -> Vec<u64> {
     let (head, mut trace) = (head(KNOWN), Trace::new());
     let mut ask = |request: u64| {
         let now = Monotonic(3_600_000_000_000 + request);
-        allocation_counter::measure(|| drop(throttles.ask(None, &head, now, &mut trace))).count_total
+        let mut is_within = false;
+        let counted = allocation_counter::measure(|| {
+            is_within = throttles.ask(None, &head, now, &mut trace).is_ok();
+        });
+        assert_eq!(is_within, counts.iter().all(|count| request < u64::from(*count)));
+        counted.count_total
     };
     (0..100).map(&mut ask).collect()
 }

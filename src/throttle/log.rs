@@ -140,7 +140,8 @@ mod tests {
                 return Ok(());
             }
             let remaining = self.history.last().map_or(duration, |last| duration - (now - last));
-            let available = count as i64 - self.history.len() as i64 + 1;
+            let signed = |number: usize| i64::try_from(number).unwrap();
+            let available = signed(count) - signed(self.history.len()) + 1;
             Err((available > 0).then(|| remaining / available.unsigned_abs()))
         }
     }

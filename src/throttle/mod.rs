@@ -55,7 +55,7 @@ pub fn whole_seconds(wait: Duration) -> u64 {
 #[derive(Debug)]
 pub struct Throttles {
     counters: Arc<Counters>,
-    throttles: Box<[Throttle]>,
+    list: Box<[Throttle]>,
     /// Whether requests with good credentials are not counted by address.
     known_are_free: bool,
     /// `None`: no address is counted on this route.
@@ -97,11 +97,11 @@ impl Throttles {
             let whole = seed.key(scope, Subject::Name(route.name));
             Throttle { rate: throttle.rate, by: throttle.by, scope, whole }
         };
-        let throttles: Box<[_]> = throttles.into_iter().map(make).collect();
-        let counts = route.counts_addresses || throttles.iter().any(|throttle| throttle.by.uses_addresses());
+        let list: Box<[_]> = throttles.into_iter().map(make).collect();
+        let counts = route.counts_addresses || list.iter().any(|throttle| throttle.by.uses_addresses());
         Self {
             counters: Arc::clone(counters),
-            throttles,
+            list,
             known_are_free: route.is_open,
             alarm: counts.then(|| Arc::clone(alarm)),
         }
@@ -122,7 +122,7 @@ impl Throttles {
             alarm.look(head);
         }
         let mut refused: Option<(usize, Option<Duration>)> = None;
-        for (place, throttle) in self.throttles.iter().enumerate() {
+        for (place, throttle) in self.list.iter().enumerate() {
             let Some(key) = self.key(throttle, identity, head) else { continue };
             if let Err(wait) = self.counters.hit(key, throttle.rate, now)
                 && refused.is_none_or(|(_, longest)| wait > longest)
