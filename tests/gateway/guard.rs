@@ -18,7 +18,8 @@ fn settings(guard: &str) -> Settings {
     ))
 }
 
-const QUICK: &str = "user_delay = \"100ms\"";
+/// By the hour, so that nothing is forgiven while a busy machine is slow.
+const QUICK: &str = "address_and_user = \"5/hour\"\nuser_delay = \"100ms\"";
 
 fn login(from: &str, username: &str, password: &str) -> Request {
     let body = serde_json::json!({ "username": username, "password": password }).to_string();
@@ -51,7 +52,7 @@ fn the_sixth_wrong_password_for_a_name_is_refused_and_the_right_one_too() {
                 assert_eq!(status(client, HOME, username, "wrong").await, 400);
             }
             for password in ["wrong", PASSWORD] {
-                assert_guarded(&client.send(login(HOME, username, password)).await, 1..=12);
+                assert_guarded(&client.send(login(HOME, username, password)).await, 600..=720);
             }
         }
         // Neither other names of the address nor other addresses are locked out.
