@@ -18,7 +18,7 @@ use crate::respond::body::Body;
 use crate::respond::record::{Names, Record, RecordedBody, Reporting};
 use crate::respond::{AnswerContext, Rejection};
 use crate::route::Routes;
-use crate::throttle::admit;
+use crate::throttle::{Throttles, admit};
 use crate::trace::{Reason, Trace};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, Version, header, request};
@@ -37,6 +37,8 @@ pub struct Plan {
     pub authenticator: Authenticator,
     /// What they must be.
     pub permission: Permission,
+    /// How often.
+    pub throttles: Throttles,
     /// Largest body.
     pub body_bytes_max: u64,
     /// How long known credentials still pass while the store cannot be asked.
@@ -152,7 +154,7 @@ impl Gateway {
         let has_schemes = plan.authenticator.has_schemes();
         let permit = authorize(authenticated, &plan.permission, &head.method, has_schemes, trace)?;
 
-        let admitted = admit(permit, trace);
+        let admitted = admit(permit, &plan.throttles, head, now.monotonic, trace)?;
 
         body.borrow()?.limit(plan.body_bytes_max)?;
         match &plan.action {

@@ -5,6 +5,7 @@
 //! without a thought; `Copy` and at most 64 bytes, so that it costs nothing on the hot path.
 
 use crate::identity::{CredentialId, UserId};
+use std::time::Duration;
 
 /// Schemes of one route that are traced; more are tried but not recorded.
 pub const SCHEMES_MAX: usize = 8;
@@ -22,6 +23,8 @@ pub struct Trace {
     pub rule: Rule,
     /// What the throttles said.
     pub throttle: ThrottleState,
+    /// What a client that is over a rate was told to wait, in milliseconds; 0: nothing.
+    pub throttle_wait_ms: u32,
     /// How often the request was sent to an upstream; 2 after a retry.
     pub upstream_attempts: u8,
     /// Number of the server that was asked last, from 0 in the order of the configuration.
@@ -45,6 +48,7 @@ impl Trace {
             answered_by: AnsweredBy::Nobody,
             rule: Rule::None,
             throttle: ThrottleState::None,
+            throttle_wait_ms: 0,
             upstream_attempts: 0,
             upstream_server: None,
             headers_removed: 0,
@@ -59,6 +63,13 @@ impl Trace {
         if let Some(slot) = self.schemes.get_mut(place) {
             *slot = outcome;
         }
+    }
+
+    /// Records who refused, and the wait.
+    pub fn throttled(&mut self, by: ThrottleState, wait: Option<Duration>) {
+        self.throttle = by;
+        let wait = wait.unwrap_or_default().as_millis();
+        self.throttle_wait_ms = u32::try_from(wait).unwrap_or(u32::MAX);
     }
 
     /// What authentication came to, in one word of a bounded set (field `auth.outcome`).
@@ -156,14 +167,19 @@ pub enum Rule {
     Users,
 }
 
-/// What the throttles said.
+/// What the throttles and guards said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum ThrottleState {
     /// The request did not come so far.
     None,
     /// Within all rates.
     Admitted,
+    /// Over the rate of the throttle with this place in the route's list; of several, the one with the largest wait.
+    Throttled(u8),
+    /// Too many failed logins of the client address.
+    GuardedAddress,
+    /// Too many failed logins of the client address with this username.
+    GuardedAddressAndUser,
 }
 
 macro_rules! reasons {
@@ -226,6 +242,10 @@ reasons! {
     PermissionDenied = "authorize.denied",
     /// TRACE, or a method that a handler has not.
     MethodNotAllowed = "authorize.method",
+    /// Over the rate of a throttle.
+    Throttled = "throttle.throttled",
+    /// Too many failed logins (`[authentication.guard]`).
+    GuardThrottled = "throttle.guard",
     /// The body is larger than the route's `max_body`.
     BodyTooLarge = "forward.body-too-large",
     /// The client stopped sending its body (`[limits] body_idle`).

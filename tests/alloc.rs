@@ -1,4 +1,5 @@
-//! A local hit allocates nothing, from the header's bytes to the identity and to the end of the identity.
+//! A local hit allocates nothing, from the header's bytes to the identity and to the end of the identity. Nor does the
+//! question whether it is within its rates, but for a key's first request and the growth of its log.
 //!
 //! A file of its own, since counting needs an allocator of its own. The counter sees what Rust code allocates on
 //! this thread; the digest is made by C code, in memory on its stack.
@@ -10,11 +11,14 @@ use doorward::accept::peer::Peer;
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
 use doorward::authenticate::schemes::token::{TokenScheme, TokenSource};
 use doorward::cache::local::{CacheSettings, CredentialKey, Fact, LocalCache, Now};
-use doorward::clock::{Clock, SystemClock};
+use doorward::clock::{Clock, Monotonic, SystemClock};
+use doorward::config::{Rate, Throttle, ThrottleBy};
 use doorward::header::guarded::GuardedNames;
 use doorward::identity::{CredentialId, Digest, Family, User, UserId};
 use doorward::secret::Secret;
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
+use doorward::throttle::counters::Counters;
+use doorward::throttle::{ProxyAlarm, RouteFacts, Throttles};
 use doorward::trace::{AnsweredBy, Trace};
 use http::Request;
 use std::convert::Infallible;
@@ -107,4 +111,37 @@ async fn miss_allocates_and_is_counted() {
     let world = World::new().await;
     let (allocations, is_hit) = world.count(&head(FRESH));
     assert!(allocations > 0 && !is_hit, "{allocations}");
+}
+
+/// What a route with throttles of these numbers an hour allocates, request by request.
+fn throttled(counts: &[u32]) -> Vec<u64> {
+    let counters = Arc::new(Counters::new(1 << 20).unwrap());
+    let alarm = Arc::new(ProxyAlarm::new(false));
+    let throttle = |count: &u32| Throttle {
+        name: format!("{count} an hour"),
+        rate: Rate { count: *count, period: Duration::from_hours(1) },
+        by: ThrottleBy::Client,
+    };
+    let throttles: Vec<_> = counts.iter().map(throttle).collect();
+    let route = RouteFacts { name: "r", is_open: true, counts_addresses: false };
+    let throttles = Throttles::new(&counters, &alarm, route, &throttles);
+    let (head, mut trace) = (head(KNOWN), Trace::new());
+    let mut ask = |request: u64| {
+        let now = Monotonic(3_600_000_000_000 + request);
+        let mut is_within = false;
+        let counted = allocation_counter::measure(|| {
+            is_within = throttles.ask(None, &head, now, &mut trace).is_ok();
+        });
+        assert_eq!(is_within, counts.iter().all(|count| request < u64::from(*count)));
+        counted.count_total
+    };
+    (0..100).map(&mut ask).collect()
+}
+
+#[test]
+fn throttles_allocate_for_what_is_new_alone() {
+    assert!(throttled(&[]).iter().all(|count| *count == 0));
+    let allocated = throttled(&[4, 1_000_000]);
+    assert!(allocated[0] > 0, "the counter works");
+    assert!(allocated[1..].iter().all(|count| *count == 0), "{allocated:?}");
 }

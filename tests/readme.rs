@@ -151,6 +151,13 @@ fn defaults_in_prose_are_true() {
     is(config.identity.user.as_str(), "\"remote-user\"");
     is(config.routes[0].max_body >> 20, "10");
     is((config.upstreams[0].connections, config.upstreams[0].queue_time), "(512, 1s)");
+    let guard = config.authentication.guard;
+    is(guard.address.map(|rate| rate.count), "Some(20)");
+    is(guard.address_and_user.map(|rate| rate.count), "Some(5)");
+    is((guard.user_delay, doorward::config::USER_DELAY_MAX), "(Some(2s), 30s)");
+    for told in ["20 a minute", "5 a minute", "2 seconds for each but the first, 30 at most"] {
+        assert!(readme.contains(told), "{told}");
+    }
     for told in
         ["`[::]:8443`", "(`64MiB`)", "**1 second**", "(60 s;", "30 days", "(`10MiB`", "(`512`", "(`1s`)"]
     {

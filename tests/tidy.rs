@@ -33,11 +33,14 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("authenticate", "accept cache clock header identity secret store trace"),
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
-    ("throttle", "authenticate authorize trace"),
+    ("throttle", "accept authenticate authorize clock config identity secret trace"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
-    ("respond", "accept authenticate authorize clock forward identity require_https route telemetry trace"),
-    ("endpoint", "accept authenticate credentials password respond secret store throttle trace"),
+    (
+        "respond",
+        "accept authenticate authorize clock forward identity require_https route telemetry throttle trace",
+    ),
+    ("endpoint", "accept authenticate clock credentials password respond secret store throttle trace"),
     // Composition.
     (
         "gateway",
@@ -47,7 +50,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     (
         "app",
         "accept authenticate cache clock config credentials endpoint forward gateway header identity \
-         password require_https respond route secret store telemetry",
+         password require_https respond route secret store telemetry throttle",
     ),
     ("cli", "accept app clock config credentials secret store telemetry"),
 ];

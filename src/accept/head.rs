@@ -43,6 +43,11 @@ pub struct Head {
 pub struct Claimed(HeaderMap);
 
 impl Claimed {
+    /// Whether the sender says for which client it speaks, as proxies do; says nothing of whether to believe it.
+    pub fn names_a_client(&self) -> bool {
+        self.0.contains_key("x-forwarded-for") || self.0.contains_key(header::FORWARDED)
+    }
+
     /// The claimed values of one field. Only after the socket's peer was checked.
     pub fn values_from_checked_peer(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
         self.0.get_all(name).iter()

@@ -7,7 +7,8 @@ use crate::authenticate::Authenticator;
 use crate::authenticate::scheme::Scheme;
 use crate::authenticate::schemes::token::{TokenScheme, TokenSource};
 use crate::authenticate::slow::SlowSide;
-use crate::config::{self, Config, Route, SchemeConfig};
+use crate::clock::Clock;
+use crate::config::{self, Config, Permission, Route, SchemeConfig};
 use crate::endpoint::obtain_token::ObtainToken;
 use crate::forward::upstream::{Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
@@ -18,6 +19,9 @@ use crate::require_https::{RequireHttps, SessionCookies, hsts};
 use crate::respond::record::{Names, Reporting};
 use crate::route::{Place, Routes};
 use crate::secret::{NoRandomness, Secret};
+use crate::throttle::counters::Counters;
+use crate::throttle::guard::Guard;
+use crate::throttle::{ProxyAlarm, RouteFacts, Throttles};
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -100,11 +104,12 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
     // The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up
     // that was cut off from outside could not.
     let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2));
+    let limiting = Limiting::new(parts.config, &parts.options.clock)?;
     let planned = parts
         .config
         .routes
         .iter()
-        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow)?)));
+        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow, &limiting)?)));
     let mut process = [0; 8];
     getrandom::fill(&mut process).map_err(|_| NoRandomness)?;
     Ok(Gateway {
@@ -180,7 +185,48 @@ fn place(config: &Config, route: &Route) -> Place {
     Place { host: route.host.clone(), path: route.path.clone(), methods: route.methods.clone(), ignores_case }
 }
 
-fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &SlowSide) -> Option<Plan> {
+/// What counts requests: one for all routes and all cores.
+struct Limiting {
+    counters: Arc<Counters>,
+    guard: Arc<Guard>,
+    alarm: Arc<ProxyAlarm>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Limiting {
+    fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, NoRandomness> {
+        let bytes = config.limits.throttle_bytes;
+        Ok(Self {
+            counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
+            guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
+            alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
+            clock: Arc::clone(clock),
+        })
+    }
+
+    fn throttles(&self, config: &Config, route: &Route) -> Throttles {
+        let forwards = matches!(route.action, config::Action::Forward { .. });
+        let facts = RouteFacts {
+            name: &route.name,
+            is_open: forwards && matches!(route.permission, Permission::Anyone | Permission::ReadOnly),
+            counts_addresses: route.action.checks_passwords() && self.guard.uses_addresses(),
+        };
+        Throttles::new(&self.counters, &self.alarm, facts, throttles(config, route))
+    }
+}
+
+/// Those of a route, in its order.
+fn throttles<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item = &'a config::Throttle> {
+    route.throttles.iter().filter_map(|number| config.throttles.get(*number))
+}
+
+fn plan(
+    parts: &Parts<'_>,
+    route: &Route,
+    schemes: &[Arc<dyn Scheme>],
+    slow: &SlowSide,
+    limiting: &Limiting,
+) -> Option<Plan> {
     let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
     let authenticator = Authenticator::new(named.collect::<Option<_>>()?, slow.clone());
     let limits = &parts.config.limits;
@@ -202,6 +248,8 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &Sl
         config::Action::ObtainToken => {
             let handler = ObtainToken {
                 credentials: Arc::clone(&parts.backing.credentials),
+                guard: Arc::clone(&limiting.guard),
+                clock: Arc::clone(&limiting.clock),
                 slow: logins(parts),
                 body_time: limits.body_idle,
             };
@@ -213,9 +261,14 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], slow: &Sl
         HeaderValue::from_str(&methods.join(", "))
     });
     Some(Plan {
-        names: Arc::new(Names { route: route.name.clone(), upstream }),
+        names: Arc::new(Names {
+            route: route.name.clone(),
+            upstream,
+            throttles: throttles(parts.config, route).map(|throttle| throttle.name.clone()).collect(),
+        }),
         authenticator,
         permission: route.permission.clone(),
+        throttles: limiting.throttles(parts.config, route),
         body_bytes_max: route.max_body,
         stale_while_unreachable: route.stale_while_unreachable,
         allow: allow.transpose().ok().flatten(),

@@ -1,7 +1,7 @@
 //! What is told at start: where doorward listens, what it guards and how, and which bounds hold.
 
 use crate::app::Running;
-use crate::config::{Action, Config, HostPattern, SchemeConfig, StoreUrl};
+use crate::config::{Action, Config, HostPattern, SchemeConfig, StoreUrl, Throttle};
 
 /// Logs the summary.
 pub fn log_summary(config: &Config, running: &Running) {
@@ -27,6 +27,7 @@ pub fn log_summary(config: &Config, running: &Running) {
         let SchemeConfig::Token { keyword } = &instance.kind;
         tracing::info!(name = instance.name, kind = "token", keyword, "scheme");
     }
+    log_throttles(config);
     for route in &config.routes {
         let named = |number: &usize| config.authentication.schemes.get(*number).map(|s| s.name.as_str());
         let schemes: Vec<_> = route.schemes.iter().filter_map(named).collect();
@@ -39,6 +40,9 @@ pub fn log_summary(config: &Config, running: &Running) {
             Action::Forward { upstream } => config.upstreams.get(upstream).map_or("", |u| u.name.as_str()),
             Action::ObtainToken => "handler obtain-token",
         };
+        let throttles: Vec<_> =
+            route.throttles.iter().filter_map(|number| config.throttles.get(*number)).collect();
+        let throttles: Vec<_> = throttles.iter().map(|throttle| throttle.name.as_str()).collect();
         let methods = route.methods.as_ref().map(|methods| format!("{methods:?}"));
         tracing::info!(
             http.route = route.name,
@@ -47,8 +51,25 @@ pub fn log_summary(config: &Config, running: &Running) {
             methods,
             schemes = ?schemes,
             permission = ?route.permission,
+            throttles = ?throttles,
             to,
             "route"
+        );
+    }
+}
+
+fn log_throttles(config: &Config) {
+    for Throttle { name, rate, by } in &config.throttles {
+        tracing::info!(name, count = rate.count, period_s = rate.period.as_secs(), by = ?by, "throttle");
+    }
+    let guard = &config.authentication.guard;
+    let guards = config.routes.iter().any(|route| route.action.checks_passwords());
+    let guards_by_address = guards && (guard.address.is_some() || guard.address_and_user.is_some());
+    let throttles_by_address = config.throttles.iter().any(|throttle| throttle.by.uses_addresses());
+    if config.clients.trusted_proxies.is_empty() && (guards_by_address || throttles_by_address) {
+        tracing::info!(
+            "throttles and guards count by the addresses of sockets; behind a proxy, name it in [clients] \
+             trusted_proxies"
         );
     }
 }

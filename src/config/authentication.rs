@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
+use crate::config::guard::{Guard, SwitchedOff};
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
 use crate::config::route::Permission;
@@ -17,6 +18,8 @@ use crate::config::value::{List, Written, check_name, is_token, one_of};
 pub struct Authentication {
     /// Every instance; `token` is always among them.
     pub schemes: Vec<SchemeInstance>,
+    /// What stands between passwords and those who guess them.
+    pub guard: Guard,
 }
 
 /// An authentication scheme under a name.
@@ -47,7 +50,7 @@ impl Default for SchemeConfig {
 impl Default for Authentication {
     fn default() -> Self {
         let token = SchemeInstance { name: "token".to_owned(), kind: SchemeConfig::default() };
-        Self { schemes: vec![token] }
+        Self { schemes: vec![token], guard: Guard::default() }
     }
 }
 
@@ -76,8 +79,12 @@ impl Written for SchemeKind {
 }
 
 impl Authentication {
-    pub(super) fn from_raw(raw: raw::Authentication, problems: &mut Problems) -> (Self, RouteDefaults) {
-        let mut authentication = Self::default();
+    pub(super) fn from_raw(
+        raw: raw::Authentication,
+        problems: &mut Problems,
+    ) -> (Self, RouteDefaults, SwitchedOff) {
+        let (guard, off) = Guard::from_raw(raw.guard, problems);
+        let mut authentication = Self { guard, ..Self::default() };
         // The first of the default schemes is `token`.
         let mut schemes = vec![0];
         match raw.schemes {
@@ -91,7 +98,7 @@ impl Authentication {
             raw::Schemes::Instances(instances) => authentication.define(instances, problems),
         }
         let permission = raw.permission.map_or(Permission::Authenticated, |it| it.into_inner().into());
-        (authentication, RouteDefaults { schemes, permission })
+        (authentication, RouteDefaults { schemes, permission }, off)
     }
 
     fn define(&mut self, instances: BTreeMap<Spanned<String>, raw::Scheme>, problems: &mut Problems) {

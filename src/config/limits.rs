@@ -49,6 +49,8 @@ pub struct Limits {
     pub store_time: Duration,
     /// Passwords that wait to be checked at most.
     pub password_queue: usize,
+    /// Bytes for the counters of throttles and guards at most, all together.
+    pub throttle_bytes: usize,
     /// How long open requests may take when stopping.
     pub drain_time: Duration,
 }
@@ -74,6 +76,7 @@ impl Default for Limits {
             store_pending: 1024,
             store_time: Duration::from_secs(2),
             password_queue: 64,
+            throttle_bytes: 64 << 20,
             drain_time: Duration::from_secs(30),
         }
     }
@@ -161,6 +164,12 @@ impl Limits {
                 default.password_queue,
                 (1, 100_000),
                 "password_queue",
+            ),
+            throttle_bytes: read.size(
+                raw.throttle_bytes.as_ref(),
+                default.throttle_bytes,
+                (1 << 20, 16 << 30),
+                "throttle_bytes",
             ),
             drain_time: read.seconds(raw.drain_time.as_ref(), default.drain_time, (0, 3600), "drain_time"),
         }

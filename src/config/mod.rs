@@ -9,6 +9,7 @@ mod cache;
 mod claims;
 mod clients;
 mod deployment;
+mod guard;
 mod host;
 mod identity;
 mod limits;
@@ -22,6 +23,7 @@ mod route;
 mod shape;
 mod store;
 mod suggest;
+mod throttle;
 mod tls;
 mod tokens;
 mod upstream;
@@ -40,6 +42,7 @@ pub use crate::config::authentication::{Authentication, SchemeConfig, SchemeInst
 pub use crate::config::cache::Cache;
 pub use crate::config::clients::Clients;
 pub use crate::config::deployment::{DEPLOYMENT_KEY_BYTES_MIN, Deployment, DeploymentKey};
+pub use crate::config::guard::{Guard, USER_DELAY_MAX};
 pub use crate::config::host::HostPattern;
 pub use crate::config::identity::IdentityHeaders;
 pub use crate::config::limits::Limits;
@@ -49,6 +52,7 @@ pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
 pub use crate::config::store::{Store, StoreUrl};
+pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
@@ -84,6 +88,8 @@ pub struct Config {
     pub clients: Clients,
     /// A bound for everything.
     pub limits: Limits,
+    /// The rates, in the order of the file.
+    pub throttles: Vec<Throttle>,
     /// The servers behind, in the order of the file.
     pub upstreams: Vec<Upstream>,
     /// The rules, in the order of the file.
@@ -205,7 +211,8 @@ impl Config {
 
     fn from_raw(raw: Raw, source: &Source, problems: &mut Problems) -> Self {
         let cache = Cache::from_raw(&raw.cache, problems);
-        let (authentication, defaults) = Authentication::from_raw(raw.authentication, problems);
+        let (authentication, defaults, guards_off) = Authentication::from_raw(raw.authentication, problems);
+        let (throttles, throttle_spans) = read_throttles(raw.throttles, problems);
         let mut upstreams: Vec<_> = raw.upstreams.into_iter().collect();
         upstreams.sort_by_key(|(name, _)| name.span().start);
         let spans: Vec<_> = upstreams.iter().map(|(name, _)| name.span()).collect();
@@ -214,11 +221,16 @@ impl Config {
         let context = Context {
             upstreams: &upstreams,
             schemes: &authentication.schemes,
+            throttles: &throttles,
             defaults: &defaults,
             stale_while_unreachable: cache.stale_while_unreachable,
         };
         let routes = read_routes(raw.routes, &context, problems);
         warn_unused(&upstreams, &spans, &routes, problems);
+        warn_unused_throttles(&throttles, &throttle_spans, &routes, problems);
+        if routes.iter().any(|route| route.action.checks_passwords()) {
+            guard::warn_of(&guards_off, problems);
+        }
         Self {
             listen: Listen::from_raw(raw.listen, problems),
             tls: Tls::from_raw(raw.tls, &source.directory, problems),
@@ -230,6 +242,7 @@ impl Config {
             identity: IdentityHeaders::from_raw(raw.identity, problems),
             clients: Clients::from_raw(raw.clients, problems),
             limits: Limits::from_raw(&raw.limits, problems),
+            throttles,
             upstreams,
             routes,
             log: Log::from_raw(raw.log),
@@ -277,6 +290,15 @@ fn read_routes(
     routes.into_iter().map(|placed| placed.route).collect()
 }
 
+fn read_throttles(
+    raw: BTreeMap<Spanned<String>, raw::Throttle>,
+    problems: &mut Problems,
+) -> (Vec<Throttle>, Vec<Range<usize>>) {
+    let mut raw: Vec<_> = raw.into_iter().collect();
+    raw.sort_by_key(|(name, _)| name.span().start);
+    raw.into_iter().map(|(name, raw)| (Throttle::from_raw(&name, raw, problems), name.span())).unzip()
+}
+
 /// The smallest useful file.
 const SMALLEST: &str = "the smallest useful file is
 [upstreams.legacy]
@@ -302,6 +324,24 @@ fn warn_unused(upstreams: &[Upstream], spans: &[Range<usize>], routes: &[Route],
         if !used.contains(&index) {
             let message = format!("upstream {} is never used", problem::quote(&upstream.name));
             problems.warn(span, Fault::new(message));
+        }
+    }
+}
+
+fn warn_unused_throttles(
+    throttles: &[Throttle],
+    spans: &[Range<usize>],
+    routes: &[Route],
+    problems: &mut Problems,
+) {
+    if problems.has_errors() {
+        return;
+    }
+    let used: HashSet<usize> = routes.iter().flat_map(|route| route.throttles.iter().copied()).collect();
+    for (index, (throttle, span)) in throttles.iter().zip(spans).enumerate() {
+        if !used.contains(&index) {
+            let fault = Fault::new(format!("throttle {} is never used", problem::quote(&throttle.name)));
+            problems.warn(span, fault.help("name it in `throttles` of a route"));
         }
     }
 }

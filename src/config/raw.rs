@@ -13,14 +13,16 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
 
 use crate::config::authentication::SchemeKind;
+use crate::config::guard::{GuardDelay, GuardRate};
 use crate::config::host::HostPattern;
 use crate::config::log::{LogFormat, LogLevel};
 use crate::config::problem::{Fault, quote};
 use crate::config::route::{Handler, RoutePath, SimplePermission};
+use crate::config::throttle::{Rate, ThrottleBy};
 use crate::config::tls::TlsVersion;
 use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
 use crate::config::upstream::{Balance, ServerAddress, UpstreamHost};
@@ -40,6 +42,7 @@ pub(super) struct Raw {
     pub(super) identity: Identity,
     pub(super) clients: Clients,
     pub(super) limits: Limits,
+    pub(super) throttles: BTreeMap<Spanned<String>, Throttle>,
     pub(super) upstreams: BTreeMap<Spanned<String>, Upstream>,
     pub(super) routes: BTreeMap<Spanned<String>, Route>,
     pub(super) log: Log,
@@ -102,6 +105,7 @@ pub(super) struct Cache {
 pub(super) struct Authentication {
     pub(super) schemes: Schemes,
     pub(super) permission: Option<Spanned<Permission>>,
+    pub(super) guard: Option<Spanned<Guard>>,
 }
 
 /// `[authentication.schemes.NAME]`
@@ -162,7 +166,16 @@ pub(super) struct Limits {
     pub(super) store_pending: Option<Entry<Count>>,
     pub(super) store_time: Option<Entry<Duration>>,
     pub(super) password_queue: Option<Entry<Count>>,
+    pub(super) throttle_bytes: Option<Entry<Size>>,
     pub(super) drain_time: Option<Entry<Duration>>,
+}
+
+/// `[throttles.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [throttles.login]")]
+pub(super) struct Throttle {
+    pub(super) rate: Option<Entry<Rate>>,
+    pub(super) by: Option<Entry<ThrottleBy>>,
 }
 
 /// `[upstreams.NAME]`
@@ -199,6 +212,7 @@ pub(super) struct Route {
     pub(super) handler: Option<Entry<Handler>>,
     pub(super) schemes: Option<List<String>>,
     pub(super) permission: Option<Spanned<Permission>>,
+    pub(super) throttles: Option<List<String>>,
     pub(super) max_body: Option<Entry<Size>>,
     pub(super) strip_prefix: Option<Entry<bool>>,
     pub(super) pass_unverified: Option<Entry<bool>>,
@@ -356,6 +370,49 @@ impl<'de> Visitor<'de> for HstsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Hsts, A::Error> {
         HstsTable::deserialize(MapAccessDeserializer::new(map)).map(Hsts::On)
+    }
+}
+
+/// `[authentication.guard]`, or `guard = "off"`.
+#[derive(Debug)]
+pub(super) enum Guard {
+    /// Nothing is guarded.
+    Off,
+    /// `[authentication.guard]`
+    Table(GuardTable),
+}
+
+/// The keys of `[authentication.guard]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GuardTable {
+    pub(super) address: Option<Entry<GuardRate>>,
+    pub(super) address_and_user: Option<Entry<GuardRate>>,
+    pub(super) user_delay: Option<Entry<GuardDelay>>,
+}
+
+impl<'de> Deserialize<'de> for Guard {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let keys = &["address", "address_and_user", "user_delay"];
+        deserializer.deserialize_struct("Guard", keys, GuardVisitor)
+    }
+}
+
+struct GuardVisitor;
+
+impl<'de> Visitor<'de> for GuardVisitor {
+    type Value = Guard;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table such as [authentication.guard], or \"off\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Guard, E> {
+        if text == "off" { Ok(Guard::Off) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Guard, A::Error> {
+        GuardTable::deserialize(MapAccessDeserializer::new(map)).map(Guard::Table)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::host::HostPattern;
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
 use crate::config::suggest;
+use crate::config::throttle::{Throttle, throttle_indices};
 use crate::config::upstream::Upstream;
 use crate::config::value::{Entry, Size, Written, check_name, one_of, unexpected, within};
 
@@ -35,6 +36,8 @@ pub struct Route {
     pub schemes: Vec<usize>,
     /// Who may pass.
     pub permission: Permission,
+    /// Indices into the throttles, in the order in which they are asked.
+    pub throttles: Vec<usize>,
     /// Bytes of a request's body at most.
     pub max_body: u64,
     /// Takes the path of the route away before forwarding.
@@ -55,6 +58,16 @@ pub enum Action {
     },
     /// It is answered with a token for the right password.
     ObtainToken,
+}
+
+impl Action {
+    /// Whether clients send passwords here.
+    pub fn checks_passwords(self) -> bool {
+        match self {
+            Self::ObtainToken => true,
+            Self::Forward { .. } => false,
+        }
+    }
 }
 
 /// Who may pass.
@@ -138,6 +151,8 @@ pub(super) struct Context<'a> {
     pub(super) upstreams: &'a [Upstream],
     /// The schemes, by name.
     pub(super) schemes: &'a [SchemeInstance],
+    /// The throttles, by name.
+    pub(super) throttles: &'a [Throttle],
     /// What a route has unless it says otherwise.
     pub(super) defaults: &'a RouteDefaults,
     /// From `[cache]`.
@@ -165,6 +180,8 @@ impl Route {
             "stale_while_unreachable",
             problems,
         );
+        let throttles =
+            raw.throttles.as_ref().map(|names| throttle_indices(names, context.throttles, problems));
         let action = action(name, raw.upstream, raw.handler, context, problems);
         let path = path(name, raw.path, is_handler, problems)?;
         Some(Self {
@@ -176,6 +193,7 @@ impl Route {
             action: action.unwrap_or(Action::Forward { upstream: usize::MAX }),
             schemes: reach.schemes,
             permission: reach.permission,
+            throttles: throttles.unwrap_or_default(),
             max_body: max_body.0 as u64,
             strip_prefix: raw.strip_prefix.is_some_and(|entry| entry.value),
             pass_unverified: reach.pass_unverified,

@@ -141,7 +141,7 @@ fn sample_has(place: &str, key: &str) -> bool {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if let Some(header) = line.strip_prefix('[') {
             section = header.split(']').next().unwrap_or_default().to_owned();
-            for named in ["upstreams.", "routes.", "authentication.schemes."] {
+            for named in ["upstreams.", "routes.", "throttles.", "authentication.schemes."] {
                 if section.starts_with(named) {
                     section = format!("{named}NAME");
                 }
@@ -827,6 +827,95 @@ fn useless_parts_are_warned_of() {
     assert_warning(&format!("{GOOD}[upstreams.b]\nservers = ['http://b']"), 5, 12, &["`b` is never used"]);
     assert_warning(&route_with("methods = []"), 5, 11, &["can never match"]);
     assert_warning(&route_with("methods = ['TRACE']"), 5, 11, &["can never match"]);
+}
+
+// ---- throttles and guards
+
+const LOGIN: &str = "[throttles.login]\nrate = \"5/min\"\n";
+
+#[test]
+fn throttles_are_named_and_listed() {
+    let text =
+        format!("{LOGIN}[throttles.all]\nrate = '10/s'\nby = 'route'\n{GOOD}throttles = ['all', 'login']");
+    let config = good(&text).config;
+    let minute = Duration::from_mins(1);
+    let expected = [
+        Throttle {
+            name: "login".to_owned(),
+            rate: Rate { count: 5, period: minute },
+            by: ThrottleBy::Client,
+        },
+        Throttle {
+            name: "all".to_owned(),
+            rate: Rate { count: 10, period: Duration::from_secs(1) },
+            by: ThrottleBy::Route,
+        },
+    ];
+    assert_eq!(config.throttles, expected);
+    assert_eq!(config.routes[0].throttles, [1, 0]);
+    let handler = "[routes.t]\npath = \"/t\"\nhandler = \"obtain-token\"\nthrottles = [\"login\"]\n";
+    assert_eq!(good(&format!("{LOGIN}{handler}")).config.routes[0].throttles, [0]);
+}
+
+#[test]
+fn faulty_throttles_are_reported() {
+    let route = |lines: &str, names: &str| format!("{}throttles = {names}\n", with(lines));
+    assert_error(&route(LOGIN, "['logn']"), 8, 14, &["no throttle `logn`", "did you mean `login`?"]);
+    assert_error(&route(LOGIN, "['zebra']"), 8, 14, &["known here are `login`"]);
+    assert_error(&route_with("throttles = ['login']"), 5, 14, &["no throttle `login`", "define it"]);
+    assert_error(&route(LOGIN, "['login', 'login']"), 8, 23, &["`login` is listed twice"]);
+    assert_error(&route("[throttles.a]", "['a']"), 1, 12, &["throttle `a` has no `rate`", "100/min"]);
+    let faulty = |line: &str| route(&format!("[throttles.a]\nrate = '1/s'\n{line}"), "['a']");
+    assert_error(&faulty("by = 'clinet'"), 3, 6, &["did you mean `client`?"]);
+    assert_error(&route("[throttles.a]\nrate = '5/week'", "['a']"), 2, 8, &["a rate such as", "`5/week`"]);
+    assert_error(&route("[throttles.a]\nrate = 5", "['a']"), 2, 8, &["a rate such as"]);
+    assert_error(&route("[throttles.a]\nrat = '5/s'", "['a']"), 2, 1, &["did you mean `rate`?"]);
+    assert_error(&route("[throttles.\"a b\"]\nrate = '5/s'", "['a b']"), 1, 12, &["no name for a throttle"]);
+    let many: Vec<_> = (0..17).map(|n| format!("[throttles.t{n}]\nrate = '5/s'\n")).collect();
+    let names: Vec<_> = (0..17).map(|n| format!("'t{n}'")).collect();
+    let text = route(&many.concat(), &format!("[{}]", names.join(", ")));
+    assert_error(&text, 40, 13, &["at most 16 throttles"]);
+}
+
+#[test]
+fn unused_throttles_are_warned_of() {
+    assert_warning(&with(LOGIN.trim_end()), 1, 12, &["throttle `login` is never used"]);
+}
+
+/// A route that checks passwords.
+fn handler_with(lines: &str) -> String {
+    format!("{lines}\n[routes.t]\npath = \"/t\"\nhandler = \"obtain-token\"\n")
+}
+
+#[test]
+fn guards_are_on_and_can_be_switched_off_visibly() {
+    let config = good(&handler_with("")).config;
+    assert_eq!(config.authentication.guard, Guard::default());
+    let one = handler_with("[authentication.guard]\naddress = 'off'\nuser_delay = '500ms'");
+    let guard = good(&one).config.authentication.guard;
+    let half = Duration::from_millis(500);
+    assert_eq!(guard, Guard { address: None, user_delay: Some(half), ..Guard::default() });
+    assert_warning(&one, 2, 11, &["`address` is off"]);
+    let all = handler_with("[authentication]\nguard = \"off\"");
+    let off = Guard { address: None, address_and_user: None, user_delay: None };
+    assert_eq!(good(&all).config.authentication.guard, off);
+    assert_warning(&all, 2, 9, &["`guard` is off"]);
+    let each = "[authentication.guard]\naddress = 'off'\naddress_and_user = 'off'\nuser_delay = 'off'";
+    assert_eq!(good(&handler_with(each)).config.authentication.guard, off);
+    assert_eq!(good(&handler_with(each)).warnings.len(), 3);
+    // Where no password is checked, there is nothing to guard.
+    assert!(good(&with("[authentication]\nguard = \"off\"")).warnings.is_empty());
+}
+
+#[test]
+fn faulty_guards_are_reported() {
+    let guard = |line: &str| with(&format!("[authentication.guard]\n{line}"));
+    assert_error(&guard("address = '0/min'"), 2, 11, &["a rate such as \"20/min\", or \"off\""]);
+    assert_error(&guard("address_and_user = 'of'"), 2, 20, &["\"off\""]);
+    assert_error(&guard("user_delay = '31s'"), 2, 14, &["from 100ms to 30s"]);
+    assert_error(&guard("user_delay = 2"), 2, 14, &["a duration such as \"2s\", or \"off\""]);
+    assert_error(&guard("adress = '5/s'"), 2, 1, &["did you mean `address`?"]);
+    assert_error(&with("[authentication]\nguard = 'none'"), 2, 9, &["or \"off\""]);
 }
 
 // ---- files

@@ -5,13 +5,15 @@
 use crate::accept::body::{BodyError, RequestBody};
 use crate::accept::head::Head;
 use crate::authenticate::slow::{SlowError, SlowSide};
+use crate::clock::Clock;
 use crate::credentials::{CreatedToken, Credentials, CredentialsError};
 use crate::password::PasswordError;
-use crate::respond::body::{Body, detail_json};
+use crate::respond::body::{Body, detail_json, throttled_json};
 use crate::respond::own_answer;
 use crate::secret::Secret;
 use crate::store::StoreError;
-use crate::throttle::Admitted;
+use crate::throttle::guard::{Guard, TooMany};
+use crate::throttle::{Admitted, whole_seconds};
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -24,6 +26,10 @@ use std::time::Duration;
 pub struct ObtainToken {
     /// Checks passwords and makes tokens.
     pub credentials: Arc<Credentials>,
+    /// Counts those that failed.
+    pub guard: Arc<Guard>,
+    /// When they did.
+    pub clock: Arc<dyn Clock>,
     /// Where that happens.
     pub slow: SlowSide,
     /// Longest time for the body to come.
@@ -39,6 +45,7 @@ enum Refused {
     BodyTimeout,
     MediaType(String),
     Input(Bytes),
+    TooMany(TooMany),
     Login,
     Busy,
     Unavailable,
@@ -88,6 +95,10 @@ impl ObtainToken {
         };
         let input = Secret::new(input);
         let login = Login::read(input.expose()).map_err(|errors| Refused::Input(json_bytes(&errors)))?;
+        let now = self.clock.monotonic();
+        let attempt =
+            self.guard.attempt(head.client.address, &login.username, now).map_err(Refused::TooMany)?;
+        attempt.wait().await;
         let credentials = Arc::clone(&self.credentials);
         let created = self.slow.run(async move {
             let Some(user) = credentials.login(&login.username, login.password).await? else {
@@ -96,9 +107,19 @@ impl ObtainToken {
             credentials.grant_token(&user).await
         });
         match created.await {
-            Ok(Some(CreatedToken { key, id: _ })) => Ok(key),
-            Ok(None) => Err(Refused::Login),
-            Err(error) => Err(Refused::of(&error)),
+            Ok(Some(CreatedToken { key, id: _ })) => {
+                attempt.succeeded();
+                Ok(key)
+            }
+            Ok(None) => {
+                attempt.failed();
+                Err(Refused::Login)
+            }
+            // Nobody checked the password, or it was right and no token could be made.
+            Err(error) => {
+                attempt.not_checked();
+                Err(Refused::of(&error))
+            }
         }
     }
 }
@@ -118,6 +139,7 @@ impl Refused {
     }
 
     fn answer(self, head: &Head, trace: &mut Trace) -> Response<Body> {
+        let mut retry_after = 1;
         let unavailable = detail_json("Service temporarily unavailable, try again later.");
         let (reason, status, json) = match self {
             Self::Method => {
@@ -141,6 +163,12 @@ impl Refused {
                 (Reason::InvalidInput, StatusCode::UNSUPPORTED_MEDIA_TYPE, detail_json(&text))
             }
             Self::Input(errors) => (Reason::InvalidInput, StatusCode::BAD_REQUEST, errors),
+            Self::TooMany(refusal) => {
+                refusal.note(trace);
+                retry_after = whole_seconds(refusal.wait);
+                let json = throttled_json(Some(retry_after));
+                (Reason::GuardThrottled, StatusCode::TOO_MANY_REQUESTS, json)
+            }
             Self::Login => {
                 // DRF 3.18, `AuthTokenSerializer.validate`: one text for wrong, unknown and inactive.
                 let errors = json!({ "non_field_errors": ["Unable to log in with provided credentials."] });
@@ -155,8 +183,8 @@ impl Refused {
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer.headers_mut().insert(header::ALLOW, ALLOW);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         answer
     }

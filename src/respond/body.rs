@@ -29,6 +29,16 @@ pub fn detail_json(detail: &str) -> Bytes {
     Bytes::from(format!("{{\"detail\":{text}}}"))
 }
 
+/// DRF's body for a client that is over a rate (3.18, `Throttled`).
+pub fn throttled_json(wait_seconds: Option<u64>) -> Bytes {
+    let detail = match wait_seconds {
+        None => "Request was throttled.".to_owned(),
+        Some(1) => "Request was throttled. Expected available in 1 second.".to_owned(),
+        Some(seconds) => format!("Request was throttled. Expected available in {seconds} seconds."),
+    };
+    detail_json(&detail)
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = ForwardError;
@@ -68,5 +78,19 @@ mod tests {
     #[test]
     fn details_are_compact_json() {
         assert_eq!(detail_json("a \"b\" ä"), r#"{"detail":"a \"b\" ä"}"#);
+    }
+
+    #[test]
+    fn waits_are_worded_as_by_drf() {
+        for (seconds, text) in [
+            (None, ""),
+            (Some(0), " Expected available in 0 seconds."),
+            (Some(1), " Expected available in 1 second."),
+            (Some(2), " Expected available in 2 seconds."),
+            (Some(86_400), " Expected available in 86400 seconds."),
+        ] {
+            let body = format!("{{\"detail\":\"Request was throttled.{text}\"}}");
+            assert_eq!(throttled_json(seconds), body);
+        }
     }
 }

@@ -13,8 +13,9 @@ use crate::authenticate::scheme::Refusal;
 use crate::authorize::AuthorizeError;
 use crate::forward::ForwardError;
 use crate::require_https::InClear;
-use crate::respond::body::{Body, detail_json};
+use crate::respond::body::{Body, detail_json, throttled_json};
 use crate::route::RouteError;
+use crate::throttle::{ThrottleError, whole_seconds};
 use crate::trace::Reason;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -37,6 +38,9 @@ pub enum Rejection {
     /// Authorize.
     #[error("not authorized")]
     Authorize(#[from] AuthorizeError),
+    /// Throttle.
+    #[error("throttled")]
+    Throttle(#[from] ThrottleError),
     /// Forward.
     #[error("not forwarded")]
     Forward(#[from] ForwardError),
@@ -66,7 +70,7 @@ struct Verdict {
     status: StatusCode,
     reason: Reason,
     text: Text,
-    retry_after: Option<u32>,
+    retry_after: Option<u64>,
 }
 
 enum Text {
@@ -74,10 +78,12 @@ enum Text {
     Refusal(Refusal),
     MethodNotAllowed,
     None,
+    /// Seconds to wait.
+    Throttled(Option<u64>),
 }
 
 /// Seconds after which a client may ask again when something on our side is away or full.
-const RETRY_SECONDS: u32 = 1;
+const RETRY_SECONDS: u64 = 1;
 
 impl Rejection {
     /// Why, for the trace.
@@ -92,6 +98,7 @@ impl Rejection {
             Text::Refusal(Refusal { body: Some(body), .. }) => body,
             Text::Detail(detail) | Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
             Text::None => Bytes::new(),
+            Text::Throttled(seconds) => throttled_json(seconds),
             Text::MethodNotAllowed => detail_json(&format!("Method \"{}\" not allowed.", context.method)),
         };
         let mut response = own_answer(verdict.status, body, context.request_id);
@@ -213,6 +220,16 @@ impl Rejection {
                 text: Text::MethodNotAllowed,
                 retry_after: None,
             },
+            Self::Throttle(ThrottleError { wait }) => {
+                let seconds = wait.map(whole_seconds);
+                Verdict {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    reason: Reason::Throttled,
+                    text: Text::Throttled(seconds),
+                    // DRF 3.18, `exception_handler`: none for 0.
+                    retry_after: seconds.filter(|seconds| *seconds > 0),
+                }
+            }
             Self::Forward(ForwardError::BodyTimeout) => {
                 Verdict::new(StatusCode::REQUEST_TIMEOUT, Reason::BodyTimeout, "Request timeout.")
             }

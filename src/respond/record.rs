@@ -10,7 +10,7 @@ use crate::forward::ForwardError;
 use crate::identity::SchemeKind;
 use crate::respond::body::Body;
 use crate::telemetry::{Finished, Observer};
-use crate::trace::{Reason, Trace};
+use crate::trace::{Reason, ThrottleState, Trace};
 use bytes::Bytes;
 use http::{Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -45,13 +45,27 @@ pub struct Record {
     observer: Arc<dyn Observer>,
 }
 
-/// Names of a route and its upstream.
+/// Names of a route and of what belongs to it.
 #[derive(Debug)]
 pub struct Names {
     /// The route's.
     pub route: String,
     /// The upstream's; a handler has none.
     pub upstream: Option<String>,
+    /// Those of its throttles, in its order.
+    pub throttles: Vec<String>,
+}
+
+impl Names {
+    /// The throttle or guard that refused.
+    fn throttle(&self, state: ThrottleState) -> Option<&str> {
+        match state {
+            ThrottleState::None | ThrottleState::Admitted => None,
+            ThrottleState::Throttled(place) => self.throttles.get(usize::from(place)).map(String::as_str),
+            ThrottleState::GuardedAddress => Some("guard.address"),
+            ThrottleState::GuardedAddressAndUser => Some("guard.address_and_user"),
+        }
+    }
 }
 
 /// Who is told, and by which clock.
@@ -116,6 +130,7 @@ impl Drop for Record {
             host: head.map(|head| head.authority.host()),
             route: self.names.as_ref().map(|names| names.route.as_str()),
             upstream: self.names.as_ref().and_then(|names| names.upstream.as_deref()),
+            throttle: self.names.as_ref().and_then(|names| names.throttle(self.trace.throttle)),
             scheme: self.scheme,
             client: head.map_or(self.peer.address.ip(), |head| head.client.address),
             protocol: self.version,

@@ -34,6 +34,8 @@ pub fn access_line(request: &Finished<'_>) {
                 auth.answered_by = trace.answered_by.name(),
                 auth.principal = trace.principal.map(|user| user.0),
                 auth.credential = credential,
+                throttle.scope = request.throttle,
+                throttle.wait_ms = request.throttle.map(|_| trace.throttle_wait_ms),
                 upstream.name = request.upstream.filter(|_| trace.upstream_server.is_some()),
                 upstream.attempt = (trace.upstream_attempts > 0).then_some(trace.upstream_attempts),
                 upstream.server = trace.upstream_server,

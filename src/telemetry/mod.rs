@@ -29,6 +29,8 @@ pub struct Finished<'a> {
     pub route: Option<&'a str>,
     /// Name of the upstream.
     pub upstream: Option<&'a str>,
+    /// Name of the throttle or guard that refused.
+    pub throttle: Option<&'a str>,
     /// Kind of the scheme that verified the credentials.
     pub scheme: Option<SchemeKind>,
     /// The client.

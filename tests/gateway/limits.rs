@@ -538,7 +538,8 @@ fn store_pending_bounds_the_look_ups_that_wait() {
 #[test]
 fn password_queue_bounds_the_passwords_that_wait() {
     let sections = format!(
-        "{ROUTES}\n[routes.obtain]\npath = \"/obtain\"\nhandler = \"obtain-token\"\n[limits]\npassword_queue = 1\n"
+        "{ROUTES}\n[routes.obtain]\npath = \"/obtain\"\nhandler = \"obtain-token\"\n[limits]\npassword_queue = 1\n\
+         [authentication]\nguard = \"off\"\n"
     );
     on_both(&Settings::sections(&sections), async |world, client| {
         assert_eq!(client.send(world.get("/known")).await.status, 200);
@@ -574,6 +575,28 @@ fn password_queue_bounds_the_passwords_that_wait() {
         let right = r#"{"username": "alice", "password": "correct horse battery staple"}"#;
         let request = Request::post("/obtain", right).field("Content-Type", "application/json");
         assert_eq!(client.send(request).await.status, 200);
+    });
+}
+
+#[test]
+fn throttle_bytes_bounds_the_counters_and_the_longest_idle_go() {
+    let sections = format!(
+        "{ROUTES}\n[throttles.one]\nrate = \"1/day\"\n[routes.obtain]\npath = \"/obtain\"\n\
+         handler = \"obtain-token\"\nthrottles = [\"one\"]\n[limits]\nthrottle_bytes = \"1MiB\"\n\
+         [clients]\ntrusted_proxies = [\"127.0.0.1\"]\n"
+    );
+    // Three quarters of 1 MiB are room for 5,461 counters of 144 bytes.
+    World::start(&Settings::sections(&sections)).run(Protocol::Http2, async |_, client| {
+        let status = async |number: u32| {
+            let from = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+            client.send(Request::get("/obtain").field("X-Forwarded-For", from)).await.status
+        };
+        assert_eq!((status(0).await, status(0).await), (405, 429));
+        for first in (1..10_000).step_by(50) {
+            let batch = futures_util::future::join_all((first..first + 50).map(status)).await;
+            assert!(batch.iter().all(|status| *status == 405), "{batch:?}");
+        }
+        assert_eq!((status(9_999).await, status(0).await), (429, 405));
     });
 }
 

@@ -16,6 +16,7 @@ mod harness;
 
 mod coherence;
 mod durability;
+mod guard;
 mod identity;
 mod limits;
 mod obtain_token;
@@ -25,6 +26,7 @@ mod routing;
 mod scheme;
 mod secrets;
 mod shutdown;
+mod throttle;
 mod tls;
 mod trace;
 mod upstream;

@@ -28,6 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Two of them are within the guard's rate.
+const GUESS: &str = r#"{"username": "mallory", "password": "guess"}"#;
 const UNKNOWN: &str = "0000000000000000000000000000000000000000";
 
 // --- ordinary requests
@@ -273,6 +275,8 @@ impl Trouble {
             route("down", "upstream = \"down\""),
             route("full", "upstream = \"full\""),
             route("narrow", "upstream = \"narrow\""),
+            "[throttles.never]\nrate = \"0/min\"\n\n".to_owned(),
+            route("never", "upstream = \"legacy\"\nthrottles = [\"never\"]"),
             route("login", "handler = \"obtain-token\""),
         ];
         let traces = Traces::new();
@@ -334,7 +338,11 @@ fn simple_cases(trouble: &Trouble, inactive: &str) -> Vec<Case> {
         (trouble.world.post("/closes", "x"), 502, Reason::UpstreamClosed),
         (trouble.get("/garbage"), 502, Reason::UpstreamInvalid),
         (login("{}"), 400, Reason::InvalidInput),
+        (trouble.get("/never"), 429, Reason::Throttled),
         (login(r#"{"username": "alice", "password": "wrong"}"#), 400, Reason::LoginFailed),
+        (login(GUESS), 400, Reason::LoginFailed),
+        (login(GUESS), 400, Reason::LoginFailed),
+        (login(GUESS), 429, Reason::GuardThrottled),
     ]
 }
 
@@ -349,7 +357,9 @@ async fn refuse_writes(world: &World) {
 
 #[test]
 fn every_reason_is_reached() {
-    let trouble = Trouble::start("body_idle = \"1s\"\ntarget_bytes = \"1KiB\"");
+    let trouble = Trouble::start(
+        "body_idle = \"1s\"\ntarget_bytes = \"1KiB\"\n\n[authentication.guard]\naddress_and_user = \"2/hour\"",
+    );
     trouble.world.gateway.user("ivan", "correct horse battery staple");
     let inactive = trouble.world.gateway.token("ivan");
     trouble.world.gateway.deactivate("ivan");
@@ -465,7 +475,7 @@ fn busy_store() -> HashSet<Reason> {
 }
 
 fn busy_passwords() -> HashSet<Reason> {
-    let trouble = Trouble::start("password_queue = 1");
+    let trouble = Trouble::start("password_queue = 1\n\n[authentication]\nguard = \"off\"");
     trouble.world.run(Protocol::Http2, async |_, client| {
         let burst = futures_util::future::join_all((0..30).map(|_| {
             let login = r#"{"username": "alice", "password": "wrong"}"#;
@@ -495,6 +505,8 @@ fn each_request_is_one_line_without_secrets() {
     let text = format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\n\n[log]\nformat = \"json\"\n\n\
          [upstreams.legacy]\nservers = [\"{}\"]\n\n[routes.everything]\npath = \"/\"\nupstream = \"legacy\"\n\n\
+         [throttles.never]\nrate = \"0/min\"\n\n\
+         [routes.never]\npath = \"/never\"\nupstream = \"legacy\"\nthrottles = [\"never\"]\n\n\
          [routes.login]\npath = \"/login\"\nhandler = \"obtain-token\"\n",
         upstream.url()
     );
@@ -517,6 +529,7 @@ fn each_request_is_one_line_without_secrets() {
                 Request::get("/malformed").token("hunter-two hunter-two"),
                 Request::post("/upload", "body-secret").token(&token),
                 Request::get("/anonymous?query-secret"),
+                Request::get("/never").token(&token).field("X-Forwarded-For", "192.0.2.1"),
                 Request::get("/%zz?query-secret").token(&token),
                 login("hunter-two"),
             ] {
@@ -578,6 +591,20 @@ fn check_lines(lines: &[String], sent: usize) {
     assert!(good["auth.principal"].is_i64());
     assert_eq!(of("/bad")["error.type"], "authenticate.rejected");
     assert!(of("/bad")["auth.principal"].is_null());
+    assert_eq!(of("/never")["error.type"], "throttle.throttled");
+    assert_eq!(
+        (&of("/never")["throttle.scope"], &of("/never")["throttle.wait_ms"]),
+        (&"never".into(), &60_000.into())
+    );
+    assert!(of("/good")["throttle.scope"].is_null() && of("/good")["throttle.wait_ms"].is_null());
+    // At the start, and once though a request came with that field over each protocol.
+    for level in ["INFO", "WARN"] {
+        let speaks = |line: &&Value| {
+            let text = line["message"].as_str().unwrap_or_default();
+            line["level"] == level && text.contains("trusted_proxies")
+        };
+        assert_eq!(lines.iter().filter(speaks).count(), 1, "{level}");
+    }
     assert_eq!(of("/upload")["request.body_bytes"], 11);
     assert_eq!(of("/login")["http.route"], "login");
 }
