@@ -306,17 +306,14 @@ impl Scanner<'_> {
             let second = self.hexadecimal(end.saturating_add(2));
             units = [first, second.ok_or_else(|| invalid(end.saturating_add(1)))?];
         }
-        match char::decode_utf16(units).next() {
-            Some(Ok(character)) => {
-                text.text.push(character);
-                if is_pair {
-                    self.at = end.saturating_add(6);
-                }
+        if let Some(Ok(character)) = char::decode_utf16(units).next() {
+            text.text.push(character);
+            if is_pair {
+                self.at = end.saturating_add(6);
             }
-            _ => {
-                text.surrogate.get_or_insert(first);
-                text.text.push(char::REPLACEMENT_CHARACTER);
-            }
+        } else {
+            text.surrogate.get_or_insert(first);
+            text.text.push(char::REPLACEMENT_CHARACTER);
         }
         Ok(())
     }

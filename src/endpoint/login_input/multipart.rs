@@ -116,7 +116,7 @@ impl Reading {
         let mut content = part.rest();
         if is_base64 {
             content.retain(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b);
-            if content.len() % 4 != 0 || base64(&content).is_none() {
+            if !content.len().is_multiple_of(4) || base64(&content).is_none() {
                 return Err(MultipartError::Malformed("Could not decode base64 data.".to_owned()));
             }
         }

@@ -143,15 +143,12 @@ fn latin1_unescaped(text: &str) -> String {
     while let Some((before, after)) = rest.split_once('%') {
         unescaped.push_str(before);
         let digits = after.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                unescaped.push(char::from(byte));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                unescaped.push('%');
-                rest = after;
-            }
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            unescaped.push(char::from(byte));
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            unescaped.push('%');
+            rest = after;
         }
     }
     unescaped.push_str(rest);

@@ -18,13 +18,13 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -248,6 +248,8 @@ struct Http1 {
 pub(crate) struct Client {
     pub(crate) protocol: Protocol,
     address: SocketAddr,
+    /// Where connections come from; `None`: the system chooses.
+    source: Option<IpAddr>,
     idle: Mutex<Vec<Http1>>,
     shared: tokio::sync::Mutex<Option<SendRequest<Channel>>>,
 }
@@ -260,16 +262,26 @@ pub(crate) async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Sen
 
 impl Client {
     pub(crate) fn new(protocol: Protocol, address: SocketAddr) -> Self {
-        Self { protocol, address, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
+        let (idle, shared) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { protocol, address, source: None, idle, shared }
     }
 
     /// Another client, with connections of its own.
     pub(crate) fn fresh(&self) -> Self {
-        Self::new(self.protocol, self.address)
+        Self { source: self.source, ..Self::new(self.protocol, self.address) }
+    }
+
+    /// Another client, at another address of this machine.
+    pub(crate) fn at(&self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self.fresh() }
     }
 
     async fn connect(&self, protocol: Protocol) -> Stream {
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0)).unwrap();
+        }
+        let tcp = socket.connect(self.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         let expected: &[u8] = if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" };
         let config = tls_config(rustls::ALL_VERSIONS, &[expected]);

@@ -4,7 +4,6 @@ pub(crate) mod names;
 pub(crate) mod tables;
 
 use crate::endpoint::login_input::charset::tables::UpperHalf;
-use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
 /// A charset.
@@ -252,16 +251,13 @@ impl Decoding {
             }
             let pair = [unit, next.unwrap_or_default()];
             let units = if is_high { &pair } else { pair.get(..1).unwrap_or_default() };
-            match char::decode_utf16(units.iter().copied()).next() {
-                Some(Ok(character)) => {
-                    self.text.push(character);
-                    at = at.saturating_add(character.len_utf16().saturating_mul(2));
-                }
-                _ => {
-                    let why = if is_high { "illegal UTF-16 surrogate" } else { "illegal encoding" };
-                    self.wrong(Fault { codec, at, bytes: Bad::Many(2), why })?;
-                    at = at.saturating_add(2);
-                }
+            if let Some(Ok(character)) = char::decode_utf16(units.iter().copied()).next() {
+                self.text.push(character);
+                at = at.saturating_add(character.len_utf16().saturating_mul(2));
+            } else {
+                let why = if is_high { "illegal UTF-16 surrogate" } else { "illegal encoding" };
+                self.wrong(Fault { codec, at, bytes: Bad::Many(2), why })?;
+                at = at.saturating_add(2);
             }
         }
         Ok(())
@@ -272,20 +268,11 @@ impl Decoding {
 pub(crate) fn raw_unicode_escape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
-        match u8::try_from(character) {
-            Ok(byte) => bytes.push(byte),
-            Err(_) => {
-                let mut escape = String::new();
-                let number = u32::from(character);
-                let written = if number > 0xffff {
-                    write!(escape, "\\U{number:08x}")
-                } else {
-                    write!(escape, "\\u{number:04x}")
-                };
-                // Writing to a string does not fail.
-                debug_assert!(written.is_ok(), "{written:?}");
-                bytes.extend_from_slice(escape.as_bytes());
-            }
+        let number = u32::from(character);
+        match u8::try_from(character).ok() {
+            Some(byte) => bytes.push(byte),
+            None if number > 0xffff => bytes.extend_from_slice(format!("\\U{number:08x}").as_bytes()),
+            None => bytes.extend_from_slice(format!("\\u{number:04x}").as_bytes()),
         }
     }
     bytes
