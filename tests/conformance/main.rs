@@ -59,11 +59,10 @@ const SETS: &[Set] = &[
 const OBTAIN: &[(&str, &str)] = &[("/auth/obtain/", ""), ("/auth/obtain-noauth/", "")];
 
 fn config(upstream: &TestUpstream) -> String {
-    let mut obtain = String::new();
-    for (number, (path, more)) in OBTAIN.iter().enumerate() {
-        obtain +=
-            &format!("[routes.obtain-{number}]\npath = \"{path}\"\nhandler = \"obtain-token\"\n{more}\n");
-    }
+    let obtain = OBTAIN.iter().enumerate().map(|(number, (path, more))| {
+        format!("[routes.obtain-{number}]\npath = \"{path}\"\nhandler = \"obtain-token\"\n{more}\n")
+    });
+    let obtain = obtain.collect::<Vec<_>>().concat();
     format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n\
          [identity]\nauth_type = \"X-Auth-Kind\"\n\n[upstreams.echo]\nservers = [\"{}\"]\n\n\

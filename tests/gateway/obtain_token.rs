@@ -241,7 +241,7 @@ fn malformed_json_is_told_without_what_was_sent() {
             ("{bad", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
             (
                 "{\"username\": \"alice\",\n\"password\": hunter2}",
-                "Expecting value: line 2 column 13 (char 35)",
+                "Expecting value: line 2 column 13 (char 34)",
             ),
             (r#"{"password": "hunter2"} x"#, "Extra data: line 1 column 25 (char 24)"),
             (
