@@ -130,6 +130,24 @@ fn a_password_is_shown_by_no_debug_output() {
     assert!(!format!("{login:?}").contains("hunter2"));
 }
 
+#[test]
+fn errors_never_repeat_what_was_sent() {
+    for (content_type, body) in [
+        ("application/json", r#"{"password": "hunter2" oops}"#),
+        ("application/json", r#"{"password": "hunter2"#),
+        ("application/json", r#"["hunter2"]"#),
+        ("application/json", r#"{"username": "hunter2\ud800", "password": ["hunter2"]}"#),
+        ("text/plain", "hunter2"),
+        (FORM, "hunter2&password=hunter2"),
+        (PARTS, "hunter2"),
+        (PARTS, "--BoUnD\r\nContent-Disposition: form-data; name=password\r\n\r\nhunter2"),
+        ("multipart/form-data", "hunter2"),
+    ] {
+        let told = told_of(body.as_bytes(), content_type);
+        assert!(told.get("login").is_none() && !told.to_string().contains("hunter2"), "{told}");
+    }
+}
+
 const PIECES: &[&str] = &[
     "{",
     "}",
