@@ -202,7 +202,12 @@ impl Gateway {
             let id = record.request_id.as_str();
             tracing::debug!(request.id = id, error = rejection as &dyn std::error::Error, "refused");
         }
-        rejection.answer(&context)
+        let mut answer = rejection.answer(&context);
+        if plan.is_some_and(|plan| matches!(plan.action, Action::ObtainToken(_))) {
+            // Whatever this route answers is about credentials, and nobody else's.
+            answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        answer
     }
 }
 

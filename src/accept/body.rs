@@ -127,8 +127,8 @@ impl RequestBody {
     /// Reads the whole body.
     ///
     /// # Errors
-    /// If it breaks off or is larger than the limit.
-    pub async fn collect_all(mut self) -> Result<Bytes, BodyError> {
+    /// If it breaks off or is larger than the limit; the rest is still there, for [`Self::drain`].
+    pub async fn collect_all(&mut self) -> Result<Bytes, BodyError> {
         let mut all = BytesMut::new();
         while let Some(frame) = self.frame().await {
             if let Ok(data) = frame?.into_data() {

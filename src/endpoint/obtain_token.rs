@@ -1,4 +1,4 @@
-//! `obtain-token`: a username and a password for a token, as DRF's `ObtainAuthToken` (3.18) in its JSON form.
+//! `obtain-token`: a username and a password for a token, as DRF's `ObtainAuthToken` (3.18).
 //!
 //! Only over HTTPS: a password in clear is not read at all.
 
@@ -7,6 +7,8 @@ use crate::accept::head::Head;
 use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::clock::Clock;
 use crate::credentials::{CreatedToken, Credentials, CredentialsError};
+use crate::endpoint::login_input;
+use crate::endpoint::login_input::InputError;
 use crate::password::PasswordError;
 use crate::respond::body::{Body, detail_json, throttled_json};
 use crate::respond::own_answer;
@@ -36,6 +38,14 @@ pub struct ObtainToken {
     pub body_time: Duration,
 }
 
+/// What a request gets.
+#[derive(Debug)]
+enum Obtained {
+    Token(Secret),
+    /// To OPTIONS.
+    Description,
+}
+
 /// Why no token was made.
 #[derive(Debug)]
 enum Refused {
@@ -54,6 +64,9 @@ enum Refused {
 
 const ALLOW: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
+/// DRF 3.18, `SimpleMetadata` of `ObtainAuthToken`.
+const DESCRIPTION: &str = r#"{"name":"Obtain Auth Token","description":"","renders":["application/json"],"parses":["application/x-www-form-urlencoded","multipart/form-data","application/json"],"actions":{"POST":{"username":{"type":"string","required":true,"read_only":false,"label":"Username"},"password":{"type":"string","required":true,"read_only":false,"label":"Password"},"token":{"type":"string","required":false,"read_only":true,"label":"Token"}}}}"#;
+
 impl ObtainToken {
     /// Answers a request.
     pub async fn answer(
@@ -64,16 +77,23 @@ impl ObtainToken {
         trace: &mut Trace,
     ) -> Response<Body> {
         let answer = match self.obtain(head, body).await {
-            Ok(key) => {
+            Ok(Obtained::Token(key)) => {
                 let key = String::from_utf8_lossy(key.expose()).into_owned();
                 own_answer(StatusCode::OK, json_bytes(&json!({ "token": key })), head.request_id)
             }
+            Ok(Obtained::Description) => {
+                own_answer(StatusCode::OK, Bytes::from_static(DESCRIPTION.as_bytes()), head.request_id)
+            }
             Err(refused) => refused.answer(head, trace),
         };
-        no_store(answer)
+        finished(answer)
     }
 
-    async fn obtain(&self, head: &Head, body: RequestBody) -> Result<Secret, Refused> {
+    async fn obtain(&self, head: &Head, body: RequestBody) -> Result<Obtained, Refused> {
+        if head.method == Method::OPTIONS {
+            body.drain();
+            return Ok(Obtained::Description);
+        }
         if head.method != Method::POST {
             body.drain();
             return Err(Refused::Method);
@@ -82,19 +102,11 @@ impl ObtainToken {
             body.drain();
             return Err(Refused::NotHttps);
         }
-        let input = match media_type(head) {
-            _ if body.is_empty() => Bytes::from_static(b"{}"),
-            Ok(()) => {
-                let collected = tokio::time::timeout(self.body_time, body.collect_all()).await;
-                collected.map_err(|_| Refused::BodyTimeout)?.map_err(Refused::Body)?
-            }
-            Err(given) => {
-                body.drain();
-                return Err(Refused::MediaType(given));
-            }
-        };
-        let input = Secret::new(input);
-        let login = Login::read(input.expose()).map_err(|errors| Refused::Input(json_bytes(&errors)))?;
+        let content_type =
+            head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let input = self.collect(body).await?;
+        let login = login_input::read(content_type, input.expose())?;
+        drop(input);
         let now = self.clock.monotonic();
         let attempt =
             self.guard.attempt(head.client.address, &login.username, now).map_err(Refused::TooMany)?;
@@ -109,7 +121,7 @@ impl ObtainToken {
         match created.await {
             Ok(Some(CreatedToken { key, id: _ })) => {
                 attempt.succeeded();
-                Ok(key)
+                Ok(Obtained::Token(key))
             }
             Ok(None) => {
                 attempt.failed();
@@ -120,6 +132,27 @@ impl ObtainToken {
                 attempt.not_checked();
                 Err(Refused::of(&error))
             }
+        }
+    }
+
+    /// The whole body; what does not come whole is drained as other refused bodies are.
+    async fn collect(&self, mut body: RequestBody) -> Result<Secret, Refused> {
+        let collected = tokio::time::timeout(self.body_time, body.collect_all()).await;
+        let refused = match collected {
+            Ok(Ok(bytes)) => return Ok(Secret::new(bytes)),
+            Ok(Err(error)) => Refused::Body(error),
+            Err(_) => Refused::BodyTimeout,
+        };
+        body.drain();
+        Err(refused)
+    }
+}
+
+impl From<InputError> for Refused {
+    fn from(error: InputError) -> Self {
+        match error {
+            InputError::MediaType(given) => Self::MediaType(given),
+            InputError::Invalid(errors) => Self::Input(json_bytes(&errors)),
         }
     }
 }
@@ -180,9 +213,6 @@ impl Refused {
         };
         trace.reason = reason;
         let mut answer = own_answer(status, json, head.request_id);
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            answer.headers_mut().insert(header::ALLOW, ALLOW);
-        }
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
@@ -190,153 +220,15 @@ impl Refused {
     }
 }
 
-/// Whether the body is JSON; otherwise the whole value given, for the text (DRF 3.18, `UnsupportedMediaType`).
-fn media_type(head: &Head) -> Result<(), String> {
-    let given = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let essence = given.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if essence.eq_ignore_ascii_case(b"application/json") {
-        Ok(())
-    } else {
-        Err(given.iter().map(|byte| char::from(*byte)).collect())
-    }
-}
-
-/// What a client logs in with.
-#[derive(Debug)]
-struct Login {
-    username: String,
-    password: Secret,
-}
-
-impl Login {
-    /// Reads and validates, as DRF's `AuthTokenSerializer` does: all fields' errors together.
-    fn read(input: &[u8]) -> Result<Self, Value> {
-        let mut document: Value = match serde_json::from_slice(input) {
-            Ok(document) => document,
-            // The parser's own words could repeat what was sent; only the place is told.
-            Err(error) => {
-                let (line, column) = (error.line(), error.column());
-                return Err(json!({ "detail": format!("JSON parse error - line {line} column {column}") }));
-            }
-        };
-        let fields = match &mut document {
-            Value::Object(fields) => fields,
-            Value::Null => return Err(json!({ "non_field_errors": ["No data provided"] })),
-            other => {
-                let text = format!("Invalid data. Expected a dictionary, but got {}.", python_type(other));
-                return Err(json!({ "non_field_errors": [text] }));
-            }
-        };
-        let username = text(fields.remove("username"), Trim::Yes);
-        let password = text(fields.remove("password"), Trim::No);
-        match (username, password) {
-            (Ok(username), Ok(password)) => Ok(Self { username, password: Secret::new(password) }),
-            (username, password) => {
-                let mut errors = serde_json::Map::new();
-                for (name, result) in [("username", username), ("password", password)] {
-                    if let Err(message) = result {
-                        errors.insert(name.to_owned(), json!([message]));
-                    }
-                }
-                Err(Value::Object(errors))
-            }
-        }
-    }
-}
-
-/// Whether blanks around a value count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trim {
-    Yes,
-    No,
-}
-
-/// DRF 3.18, `CharField`.
-fn text(value: Option<Value>, trim: Trim) -> Result<String, &'static str> {
-    let text = match value {
-        None => return Err("This field is required."),
-        Some(Value::Null) => return Err("This field may not be null."),
-        Some(Value::String(text)) => text,
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => return Err("Not a valid string."),
-    };
-    let text = if trim == Trim::Yes { text.trim().to_owned() } else { text };
-    if text.is_empty() {
-        Err("This field may not be blank.")
-    } else if text.contains('\0') {
-        Err("Null characters are not allowed.")
-    } else {
-        Ok(text)
-    }
-}
-
-/// What Python calls the type of a JSON value.
-fn python_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "NoneType",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float",
-        Value::Number(_) => "int",
-        Value::String(_) => "str",
-        Value::Array(_) => "list",
-        Value::Object(_) => "dict",
-    }
-}
-
+/// As DRF's `JSONRenderer` writes it: raw beyond ASCII, but for two characters that end a line in JavaScript.
 fn json_bytes(value: &Value) -> Bytes {
-    Bytes::from(value.to_string())
+    Bytes::from(value.to_string().replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029"))
 }
 
-/// Answers about credentials are nobody else's.
-fn no_store(mut answer: Response<Body>) -> Response<Body> {
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// Answers about credentials are nobody else's. DRF names the methods in every answer.
+fn finished(mut answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::ALLOW, ALLOW);
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn errors(input: &str) -> String {
-        Login::read(input.as_bytes()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_username_is_trimmed_and_a_password_is_not() {
-        let login = Login::read(br#"{"username": " alice ", "password": " x "}"#).unwrap();
-        assert_eq!((login.username.as_str(), login.password), ("alice", Secret::new(*b" x ")));
-        let numbers = Login::read(br#"{"username": 1, "password": 2}"#).unwrap();
-        assert_eq!(numbers.username, "1");
-    }
-
-    #[test]
-    fn errors_of_all_fields_come_together_in_drf_order() {
-        let required = r#"{"username":["This field is required."],"password":["This field is required."]}"#;
-        assert_eq!(errors("{}"), required);
-        assert_eq!(
-            errors(r#"{"username": "  ", "password": null}"#),
-            r#"{"username":["This field may not be blank."],"password":["This field may not be null."]}"#
-        );
-        assert_eq!(
-            errors(r#"{"username": true, "password": "a\u0000"}"#),
-            r#"{"username":["Not a valid string."],"password":["Null characters are not allowed."]}"#
-        );
-    }
-
-    #[test]
-    fn documents_that_are_no_dictionary_are_named_as_python_does() {
-        for (input, name) in
-            [("[]", "list"), ("\"x\"", "str"), ("1", "int"), ("1.5", "float"), ("true", "bool")]
-        {
-            let text =
-                format!(r#"{{"non_field_errors":["Invalid data. Expected a dictionary, but got {name}."]}}"#);
-            assert_eq!(errors(input), text);
-        }
-        assert_eq!(errors("null"), r#"{"non_field_errors":["No data provided"]}"#);
-    }
-
-    #[test]
-    fn errors_never_repeat_what_was_sent() {
-        assert!(!errors(r#"{"password": "hunter2" oops}"#).contains("hunter2"));
-    }
 }

@@ -1,8 +1,12 @@
 //! The same question, the same answer: cases recorded from a real Django REST framework site, replayed.
 //!
-//! `cases.jsonl` is what Django 5.2 with DRF 3.18 answered, byte for byte, and is never edited by hand; what cannot be
-//! the same behind a gateway is left out here, with the reason: `Allow` on the gateway's own answers (it does not know
-//! the upstream's methods). `fixture.json` has the users and tokens that the cases name.
+//! The files of cases are what Django 5.2 with DRF 3.18 answered, byte for byte, and are never edited by hand; what
+//! cannot be the same behind a gateway is left out in [`SETS`], with the reason. `fixture.json` has the users, passwords
+//! and tokens that the cases name.
+//!
+//! Of `obtain.*` these are not in the file: `creates`, since Django's token is one for ever and each of ours is new and
+//! cannot be told twice; `with_bad_basic`, `with_good_basic` and `with_session_nocsrf`, since they need the schemes of
+//! a site that looks at passwords and sessions before it looks at the body.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +14,8 @@
     clippy::print_stderr,
     reason = "test code: a panic is a failed test"
 )]
+
+mod compare;
 
 #[path = "../gateway/harness/mod.rs"]
 #[expect(
@@ -20,25 +26,48 @@
 mod harness;
 
 use doorward::app::Options;
-use harness::client::{Answer, Client, Protocol};
+use harness::client::{Client, Protocol};
 use harness::gateway::TestGateway;
 use harness::script::Step;
 use harness::upstream::{Recorded, TestUpstream};
 use serde_json::Value;
+use std::net::IpAddr;
+use std::time::Duration;
 
-const CASES: &str = include_str!("cases.jsonl");
 const FIXTURE: &str = include_str!("fixture.json");
 const HOST: &str = "api.example.test";
 
-/// Compared header fields; `Allow` is not among them.
-const FIELDS: [&str; 5] = ["WWW-Authenticate", "Retry-After", "Content-Type", "Vary", "Location"];
+/// A file of cases.
+struct Set {
+    cases: &'static str,
+    /// So that none is lost.
+    count: usize,
+    /// Fields that are not compared.
+    skip: &'static [&'static str],
+    /// A token in an answer is new each time: that it is forty digits is all that can be the same.
+    has_new_tokens: bool,
+}
+
+const SETS: &[Set] = &[
+    // The gateway's own answers have no `Allow`: it does not know the upstream's methods.
+    Set { cases: include_str!("cases.jsonl"), count: 42, skip: &["Allow"], has_new_tokens: false },
+    // `Vary: Cookie` came from the site's middleware for sessions; here no cookie is looked at.
+    Set { cases: include_str!("obtain.jsonl"), count: 40, skip: &["Vary"], has_new_tokens: true },
+];
+
+/// Views that give tokens for passwords: path, and further lines of the route.
+const OBTAIN: &[(&str, &str)] = &[("/auth/obtain/", ""), ("/auth/obtain-noauth/", "")];
 
 fn config(upstream: &TestUpstream) -> String {
+    let obtain = OBTAIN.iter().enumerate().map(|(number, (path, more))| {
+        format!("[routes.obtain-{number}]\npath = \"{path}\"\nhandler = \"obtain-token\"\n{more}\n")
+    });
+    let obtain = obtain.collect::<Vec<_>>().concat();
     format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n\
          [identity]\nauth_type = \"X-Auth-Kind\"\n\n[upstreams.echo]\nservers = [\"{}\"]\n\n\
          [routes.token]\npath = \"/v/token/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n\n\
-         [routes.get-only]\npath = \"/v/get_only/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n",
+         [routes.get-only]\npath = \"/v/get_only/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n\n{obtain}",
         upstream.url()
     )
 }
@@ -90,73 +119,37 @@ fn bytes(request: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Values of all lines of a field, joined.
-fn joined(answer: &Answer, name: &str) -> Option<String> {
-    let all = answer.all(name);
-    (!all.is_empty()).then(|| all.join(", "))
-}
-
-/// As the field is compared: `Vary` is a set, a space after `;` in `Content-Type` says nothing.
-fn normal(name: &str, value: Option<String>) -> Option<String> {
-    let value = value?;
-    Some(match name {
-        "Vary" => {
-            let mut names: Vec<_> = value.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
-            names.sort();
-            names.join(", ")
-        }
-        "Content-Type" => value.replace("; ", ";").to_ascii_lowercase(),
-        _ => value,
-    })
-}
-
-/// All differences between what was recorded and what came.
-fn differences(expected: &Value, answer: &Answer) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut compare =
-        |what: &str, expected: &dyn std::fmt::Debug, came: &dyn std::fmt::Debug, equal: bool| {
-            if !equal {
-                found.push(format!("{what}: expected {expected:?}, came {came:?}"));
-            }
-        };
-    let status = expected.get("status").and_then(Value::as_u64).unwrap();
-    compare("status", &status, &answer.status, status == u64::from(answer.status));
-    for name in FIELDS {
-        let Some(value) = expected.get("headers").and_then(|fields| fields.get(name)) else { continue };
-        let value = normal(name, value.as_str().map(str::to_owned));
-        let came = normal(name, joined(answer, name));
-        compare(name, &value, &came, value == came);
+/// What a step must answer here.
+fn expected(set: &Set, step: &Value) -> Value {
+    let mut expected = step.get("expect").unwrap().clone();
+    let fields = expected.get_mut("headers").and_then(Value::as_object_mut).unwrap();
+    fields.retain(|name, _| !set.skip.contains(&name.as_str()));
+    let body = expected.get_mut("body").and_then(Value::as_object_mut).unwrap();
+    if let Some(token) =
+        body.get_mut("json").and_then(|json| json.get_mut("token")).filter(|_| set.has_new_tokens)
+        && token.is_string()
+    {
+        *token = "<HEX:40>".into();
+        body.insert("raw".to_owned(), Value::Null);
     }
-    let cookies = expected.get("set_cookies").and_then(Value::as_array).unwrap();
-    assert!(cookies.is_empty(), "a token case sets a cookie: write the comparison");
-    let came = answer.all("set-cookie");
-    compare("Set-Cookie", cookies, &came, came.is_empty());
-    let body = expected.get("body").unwrap();
-    match body.get("kind").and_then(Value::as_str).unwrap() {
-        "empty" => compare("body", &"", &answer.text(), answer.body.is_empty()),
-        "json" => {
-            let json = body.get("json").unwrap();
-            let came = serde_json::from_slice::<Value>(&answer.body).ok();
-            compare("body", json, &came, came.as_ref() == Some(json));
-            if let Some(raw) = body.get("raw").and_then(Value::as_str) {
-                compare("raw body", &raw, &answer.text(), raw.as_bytes() == answer.body);
-            }
-        }
-        kind => panic!("a body of kind {kind:?}: write the comparison"),
-    }
-    found
+    expected
 }
 
-async fn replay(client: &Client, case: &Value) -> Vec<String> {
+async fn replay(set: &Set, client: &Client, case: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for step in case.get("steps").and_then(Value::as_array).unwrap() {
-        assert!(step.get("capture").is_none(), "a token case captures a value: write it");
+        assert!(step.get("capture").is_none(), "a case captures a value: write it");
         let request = step.get("request").unwrap();
+        assert!(request.get("secure") != Some(&Value::Bool(false)), "a case needs plain HTTP: write it");
+        if let Some(seconds) = request.get("sleep").and_then(Value::as_f64) {
+            // The cases are about time itself.
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        }
         let method = request.get("method").and_then(Value::as_str).unwrap();
         let mut exchange = client.raw(bytes(request)).await;
         match exchange.answer(method, &["Allow", "Set-Cookie", "Location"]).await {
             Ok(answer) => {
-                found.extend(differences(step.get("expect").unwrap(), &answer));
+                found.extend(compare::differences(&expected(set, step), &answer));
                 let rest = exchange.closed().await;
                 if !rest.is_empty() {
                     found.push(format!("{} bytes after the answer", rest.len()));
@@ -175,29 +168,37 @@ fn answers_are_those_of_django_rest_framework() {
     let gateway = TestGateway::start_with(&config(&upstream), Options::default());
     let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
     for user in fixture.get("users").and_then(Value::as_array).unwrap() {
-        let text = |name: &str| user.get(name).and_then(Value::as_str).unwrap();
-        gateway.user(text("username"), "not used by any case");
-        gateway.import_token(text("username"), text("token"));
+        let text = |name: &str| user.get(name).and_then(Value::as_str);
+        let username = text("username").unwrap();
+        // An empty password, which Django has, cannot be set here; no case uses it.
+        let password = text("password").filter(|password| !password.is_empty());
+        gateway.user(username, password.unwrap_or("not used by any case"));
+        if let Some(token) = text("token") {
+            gateway.import_token(username, token);
+        }
         if user.get("is_active") == Some(&Value::Bool(false)) {
-            gateway.deactivate(text("username"));
+            gateway.deactivate(username);
         }
     }
-    let cases: Vec<Value> = CASES.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(cases.len(), 42, "a case was lost");
     let client = Client::new(Protocol::Http1, gateway.address());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let failed = runtime.block_on(async {
-        let mut failed = 0;
+    let mut failed = 0;
+    // Clients with an address of their own, whom no throttle knows yet.
+    let mut strangers = (1..=u8::MAX).map(|number| IpAddr::from([127, 77, 0, number]));
+    for set in SETS {
+        let cases: Vec<Value> = set.cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(cases.len(), set.count, "a case was lost");
         for case in &cases {
-            let found = replay(&client, case).await;
+            let is_fresh = case.get("fresh_client") == Some(&Value::Bool(true));
+            let stranger = is_fresh.then(|| client.at(strangers.next().unwrap()));
+            let found = runtime.block_on(replay(set, stranger.as_ref().unwrap_or(&client), case));
             for difference in &found {
                 let text = |name: &str| case.get(name).and_then(Value::as_str).unwrap();
                 eprintln!("{} ({}): {difference}", text("id"), text("rule"));
             }
             failed += usize::from(!found.is_empty());
         }
-        failed
-    });
+    }
     upstream.assert_no_violation();
-    assert_eq!(failed, 0, "of {} cases", cases.len());
+    assert_eq!(failed, 0, "cases failed");
 }

@@ -18,13 +18,13 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -258,6 +258,8 @@ pub(crate) struct Client {
     pub(crate) protocol: Protocol,
     address: SocketAddr,
     in_clear: bool,
+    /// Where connections come from; `None`: the system chooses.
+    source: Option<IpAddr>,
     idle: Mutex<Vec<Http1>>,
     shared: tokio::sync::Mutex<Option<SendRequest<Channel>>>,
 }
@@ -270,8 +272,8 @@ pub(crate) async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Sen
 
 impl Client {
     pub(crate) fn new(protocol: Protocol, address: SocketAddr) -> Self {
-        let shared = tokio::sync::Mutex::default();
-        Self { protocol, address, in_clear: false, idle: Mutex::default(), shared }
+        let (idle, shared) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { protocol, address, in_clear: false, source: None, idle, shared }
     }
 
     /// A client that speaks HTTP/1.1 in clear.
@@ -281,11 +283,20 @@ impl Client {
 
     /// Another client, with connections of its own.
     pub(crate) fn fresh(&self) -> Self {
-        Self { in_clear: self.in_clear, ..Self::new(self.protocol, self.address) }
+        Self { in_clear: self.in_clear, source: self.source, ..Self::new(self.protocol, self.address) }
+    }
+
+    /// Another client, at another address of this machine.
+    pub(crate) fn at(&self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self.fresh() }
     }
 
     async fn connect(&self, protocol: Protocol) -> Wire {
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let socket = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0)).unwrap();
+        }
+        let tcp = socket.connect(self.address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         if self.in_clear {
             return Box::new(tcp);
