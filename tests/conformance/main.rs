@@ -6,7 +6,8 @@
 //!
 //! Of `obtain.*` these are not in the file: `creates`, since Django's token is one for ever and each of ours is new and
 //! cannot be told twice; `with_bad_basic`, `with_good_basic` and `with_session_nocsrf`, since they need the schemes of
-//! a site that looks at passwords and sessions before it looks at the body.
+//! a site that looks at passwords and sessions before it looks at the body. Of `throttle.*`, `auth_failure_first` is
+//! missing: it needs Basic. Guards are off: they are not DRF's.
 
 #![expect(
     clippy::unwrap_used,
@@ -53,10 +54,42 @@ const SETS: &[Set] = &[
     Set { cases: include_str!("cases.jsonl"), count: 42, skip: &["Allow"], has_new_tokens: false },
     // `Vary: Cookie` came from the site's middleware for sessions; here no cookie is looked at.
     Set { cases: include_str!("obtain.jsonl"), count: 40, skip: &["Vary"], has_new_tokens: true },
+    Set { cases: include_str!("throttle.jsonl"), count: 9, skip: &["Allow", "Vary"], has_new_tokens: true },
 ];
 
 /// Views that give tokens for passwords: path, and further lines of the route.
-const OBTAIN: &[(&str, &str)] = &[("/auth/obtain/", ""), ("/auth/obtain-noauth/", "")];
+const OBTAIN: &[(&str, &str)] = &[
+    ("/auth/obtain/", ""),
+    ("/auth/obtain-noauth/", ""),
+    ("/auth/obtain-anon/", "throttles = [\"anon-3m\"]"),
+    ("/auth/obtain-1s/", "throttles = [\"anon-1s\"]"),
+    ("/auth/obtain-2m/", "throttles = [\"anon-2m\"]"),
+    ("/auth/obtain-scoped/", "throttles = [\"login\"]"),
+    ("/auth/obtain-daily/", "throttles = [\"daily\"]"),
+];
+
+/// The throttles of the recorded views. Two views with the same class and rate were two classes.
+const THROTTLED: &str = r#"
+[throttles]
+anon-3m = { rate = "3/m" }
+anon-1s = { rate = "1/s" }
+anon-2m = { rate = "2/m" }
+login = { rate = "2/h" }
+daily = { rate = "2/d" }
+view-anon = { rate = "2/m" }
+view-user = { rate = "2/m", by = "user" }
+
+[routes.throttled-user]
+path = "/v/throttled_user/"
+upstream = "echo"
+throttles = ["view-user"]
+
+[routes.throttled-anon]
+path = "/v/throttled_anon/"
+upstream = "echo"
+permission = "anyone"
+throttles = ["view-anon"]
+"#;
 
 fn config(upstream: &TestUpstream) -> String {
     let obtain = OBTAIN.iter().enumerate().map(|(number, (path, more))| {
@@ -64,10 +97,10 @@ fn config(upstream: &TestUpstream) -> String {
     });
     let obtain = obtain.collect::<Vec<_>>().concat();
     format!(
-        "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n\
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 2\n\n[authentication]\nguard = \"off\"\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n\
          [identity]\nauth_type = \"X-Auth-Kind\"\n\n[upstreams.echo]\nservers = [\"{}\"]\n\n\
          [routes.token]\npath = \"/v/token/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n\n\
-         [routes.get-only]\npath = \"/v/get_only/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n\n{obtain}",
+         [routes.get-only]\npath = \"/v/get_only/\"\nupstream = \"echo\"\nschemes = [\"token\"]\n\n{obtain}\n{THROTTLED}",
         upstream.url()
     )
 }
