@@ -102,8 +102,9 @@ impl ObtainToken {
             body.drain();
             return Err(Refused::NotHttps);
         }
-        let content_type =
-            head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        // Of several the last, as in the environment that gunicorn makes.
+        let content_type = head.headers.get_all(header::CONTENT_TYPE).iter().next_back();
+        let content_type = content_type.map(HeaderValue::as_bytes).unwrap_or_default();
         let input = self.collect(body).await?;
         let login = login_input::read(content_type, input.expose())?;
         drop(input);

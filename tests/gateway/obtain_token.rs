@@ -287,6 +287,8 @@ fn json_with_a_charset_is_json() {
             let request = Request::post("/api-token-auth/", body.clone()).field("Content-Type", given);
             token_of(&client.send(request).await);
         }
+        let twice = Request::post("/api-token-auth/", body.clone()).field("Content-Type", "text/plain");
+        token_of(&client.send(twice.field("Content-Type", "application/json")).await);
         let chunked = Request::new("POST", "/api-token-auth/").payload(Payload::Unsized(body.into_bytes()));
         token_of(&client.send(chunked.field("Content-Type", "application/json")).await);
     });
@@ -420,6 +422,9 @@ fn other_media_types_are_refused_by_name() {
         assert_refused_with(&client.send(typed).await, 415, expected);
         let expected = r#"{"detail":"Unsupported media type \"\" in request."}"#;
         assert_refused_with(&client.send(request()).await, 415, expected);
+        // A field's bytes are characters of ISO 8859-1, and an answer is UTF-8.
+        let expected = "{\"detail\":\"Unsupported media type \\\"caf\u{e9}\\\" in request.\"}";
+        assert_refused_with(&client.send(request().field("Content-Type", b"caf\xe9")).await, 415, expected);
         world.assert_refused(client, mark).await;
     });
 }
@@ -433,6 +438,10 @@ fn other_methods_are_refused_with_those_that_are_allowed() {
             assert_refused_with(&answer, 405, &format!(r#"{{"detail":"Method \"{method}\" not allowed."}}"#));
             assert_eq!(answer.one("allow").as_deref(), Some("POST, OPTIONS"));
         }
+        // What the stages before the handler refuse is not kept either.
+        let answer = client.send(Request::new("TRACE", "/api-token-auth/")).await;
+        assert!((400..500).contains(&answer.status), "{answer:?}");
+        assert_eq!(answer.one("cache-control").as_deref(), Some("no-store"));
         world.assert_refused(client, mark).await;
     });
 }

@@ -201,6 +201,11 @@ impl Decoding {
             at = at.saturating_add(chunk.valid().len());
             let invalid = chunk.invalid();
             let Some(first) = invalid.first() else { continue };
+            // CPython waits for the third byte of a surrogate too, only to refuse it.
+            let is_cut_surrogate = matches!(bytes.get(at..), Some([0xed, 0xa0..=0xbf]));
+            if is_cut_surrogate && self.errors == Errors::StrictStream {
+                return Ok(());
+            }
             let bad = if invalid.len() == 1 { Bad::One(*first) } else { Bad::Many(invalid.len()) };
             // The Unicode Standard, table 3-7: what a sequence of several bytes can begin with.
             let is_start = (0xc2..=0xf4).contains(first);
