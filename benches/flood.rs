@@ -95,7 +95,7 @@ fn main() {
     let upstream = TestUpstream::start();
     upstream.otherwise(vec![Step::ReadBody, Step::Ok]);
     let config = format!(
-        "[listen]\nhttps = [\"127.0.0.1:0\"]\n\n[log]\nlevel = \"error\"\n\n[authentication]\nguard = \"off\"\n\n\
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n\n[authentication]\nguard = \"off\"\n\n\
          [upstreams.legacy]\nservers = [\"{}\"]\n\n[routes.everything]\npath = \"/\"\nupstream = \"legacy\"\n\n\
          [routes.login]\npath = \"/login\"\nhandler = \"obtain-token\"\n",
         upstream.url()

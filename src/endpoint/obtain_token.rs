@@ -108,9 +108,8 @@ impl ObtainToken {
         let input = self.collect(body).await?;
         let login = login_input::read(content_type, input.expose())?;
         drop(input);
-        let now = self.clock.monotonic();
-        let attempt =
-            self.guard.attempt(head.client.address, &login.username, now).map_err(Refused::TooMany)?;
+        let attempt = self.guard.attempt(head.client.address, &login.username, self.clock.as_ref());
+        let attempt = attempt.await.map_err(Refused::TooMany)?;
         attempt.wait().await;
         let credentials = Arc::clone(&self.credentials);
         let created = self.slow.run(async move {

@@ -113,10 +113,13 @@ impl Counters {
         self.with_gcra(key, now, |gcra| gcra.hit(rate, now))
     }
 
-    /// How many counted for this key before; and counts one more, unless that would be over the rate. The second is
-    /// whether it was counted.
-    pub(in crate::throttle) fn add(&self, key: Key, rate: Rate, now: Monotonic) -> (u32, bool) {
-        self.with_gcra(key, now, |gcra| (gcra.level(rate, now), gcra.hit(rate, now).is_ok()))
+    /// How many GCRA has counted for this key and not forgiven.
+    pub(in crate::throttle) fn level(&self, key: Key, rate: Rate, now: Monotonic) -> u32 {
+        let shard = self.shard(key).map(|shard| shard.lock());
+        match shard.as_ref().and_then(|shard| shard.counters.get(&key)) {
+            Some(Counter::Gcra(gcra)) => gcra.level(rate, now),
+            Some(Counter::Log(_)) | None => 0,
+        }
     }
 
     /// Takes one back that GCRA counted; nothing if the counter has gone meanwhile.

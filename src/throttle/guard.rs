@@ -5,18 +5,24 @@
 //!   that nobody can lock somebody else out.
 //!
 //! An attempt is counted before its password is checked and given back when it was right, so a hundred attempts at
-//! once are counted as what they are. What is counted does not depend on whether there is such a user.
+//! once are counted as what they are; those beyond the rate wait for what becomes of the others, so that a hundred right
+//! ones at once all pass. What is counted does not depend on whether there is such a user.
 
-use crate::clock::Monotonic;
+use crate::clock::{Clock, Monotonic};
 use crate::config::{self, Rate, USER_DELAY_MAX};
 use crate::secret::NoRandomness;
 use crate::throttle::counters::Counters;
 use crate::throttle::keys::{Key, Subject};
 use crate::throttle::waiting::WaitingRoom;
 use crate::trace::{ThrottleState, Trace};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// One failure of a username is forgiven after this long, then the next.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
@@ -24,6 +30,12 @@ const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
 /// Of the bytes for all counters, one part in so many is for guards: a flood of throttled requests cannot make room by
 /// pushing failures out.
 const SHARE: usize = 4;
+
+/// Attempts that wait for others at the same time; one beyond is refused.
+const SETTLING_MAX: usize = 1024;
+
+/// No attempt waits longer for others: a password takes milliseconds, but for those that are delayed.
+const SETTLING_TIME: Duration = Duration::from_secs(10);
 
 /// The guards; one per process.
 #[derive(Debug)]
@@ -33,6 +45,7 @@ pub struct Guard {
     address_and_user: Option<Bound>,
     user: Option<Delay>,
     room: WaitingRoom,
+    pending: Pending,
 }
 
 #[derive(Debug)]
@@ -56,6 +69,7 @@ pub struct TooMany {
     /// When to try again.
     pub wait: Duration,
     guard: ThrottleState,
+    key: Key,
 }
 
 impl TooMany {
@@ -72,8 +86,12 @@ pub struct Attempt {
     guard: Arc<Guard>,
     address: Option<Key>,
     address_and_user: Option<Key>,
+    /// Whose failure it is, if it is one.
     user: Option<Key>,
     delay: Duration,
+    now: Monotonic,
+    /// Last, so that what waits for it finds the count given back.
+    pending: [Option<Counted>; 2],
 }
 
 impl Bound {
@@ -110,6 +128,7 @@ impl Guard {
             user: Delay::new(&counters, config.user_delay),
             counters,
             room: WaitingRoom::default(),
+            pending: Pending::default(),
         })
     }
 
@@ -123,11 +142,45 @@ impl Guard {
         self.address.is_some() || self.address_and_user.is_some()
     }
 
-    /// Counts an attempt to log in with this username, exactly as it was sent.
+    /// Counts an attempt to log in with this username, exactly as it was sent. Beyond the rate it waits, as long as
+    /// others of the same address are still being checked: theirs may be given back.
     ///
     /// # Errors
     /// If this address has failed too often.
-    pub fn attempt(
+    ///
+    /// # Cancel safety
+    /// When dropped, nothing was counted.
+    pub async fn attempt(
+        self: &Arc<Self>,
+        client: IpAddr,
+        username: &str,
+        clock: &dyn Clock,
+    ) -> Result<Attempt, TooMany> {
+        let deadline = clock.monotonic().plus(SETTLING_TIME);
+        loop {
+            // From here on nothing is missed.
+            let settled = self.pending.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            let now = clock.monotonic();
+            let refused = match self.attempt_now(client, username, now) {
+                Ok(attempt) => return Ok(attempt),
+                Err(refused) => refused,
+            };
+            let left = deadline.since(now);
+            let Some(_place) = self.pending.place(&refused).filter(|_| !left.is_zero()) else {
+                return Err(refused);
+            };
+            // Too late or not: the next turn decides.
+            tokio::time::timeout(left, settled).await.unwrap_or_default();
+        }
+    }
+
+    /// As [`Self::attempt`], without waiting for others.
+    ///
+    /// # Errors
+    /// If this address has failed too often, should those that are being checked fail, too.
+    pub fn attempt_now(
         self: &Arc<Self>,
         client: IpAddr,
         username: &str,
@@ -141,11 +194,13 @@ impl Guard {
             address_and_user: None,
             user: None,
             delay: Duration::ZERO,
+            now,
+            pending: [None, None],
         };
         if let Some(bound) = &self.address {
             let key = seed.key(bound.scope, by_address);
             let hit = self.counters.hit_gcra(key, bound.rate, now);
-            hit.map_err(|wait| TooMany { wait, guard: ThrottleState::GuardedAddress })?;
+            hit.map_err(|wait| TooMany { wait, guard: ThrottleState::GuardedAddress, key })?;
             attempt.address = Some(key);
         }
         if let Some(bound) = &self.address_and_user {
@@ -153,16 +208,17 @@ impl Guard {
             if let Err(wait) = self.counters.hit_gcra(key, bound.rate, now) {
                 // Nothing was tried, so the address has its count back: others behind it may still log in.
                 attempt.not_checked();
-                return Err(TooMany { wait, guard: ThrottleState::GuardedAddressAndUser });
+                return Err(TooMany { wait, guard: ThrottleState::GuardedAddressAndUser, key });
             }
             attempt.address_and_user = Some(key);
         }
         if let Some(delay) = &self.user {
             let key = seed.key(delay.scope, by_name);
-            let (failures, is_counted) = self.counters.add(key, delay.failures, now);
-            attempt.delay = delay.after(failures);
-            attempt.user = is_counted.then_some(key);
+            attempt.delay = delay.after(self.counters.level(key, delay.failures, now));
+            attempt.user = Some(key);
         }
+        let keys = [attempt.address, attempt.address_and_user];
+        attempt.pending = keys.map(|key| key.map(|key| Counted::new(self, key)));
         Ok(attempt)
     }
 
@@ -189,31 +245,95 @@ impl Attempt {
 
     /// The password was right. The attempt is not counted; earlier ones are, or each login of a user would hand those
     /// who guess a new start.
-    pub fn succeeded(self) {
+    pub fn succeeded(mut self) {
         self.take_back();
     }
 
     /// The password was not checked. The attempt is not counted.
-    pub fn not_checked(self) {
+    pub fn not_checked(mut self) {
         self.take_back();
     }
 
     /// The password was wrong, or there is no such user. The attempt stays counted.
     pub fn failed(self) {}
 
-    fn take_back(self) {
-        let guard = &self.guard;
-        guard.give_back(guard.address.as_ref(), self.address);
-        guard.give_back(guard.address_and_user.as_ref(), self.address_and_user);
-        if let Some((delay, key)) = guard.user.as_ref().zip(self.user) {
-            guard.counters.give_back(key, delay.failures);
+    fn take_back(&mut self) {
+        self.guard.give_back(self.guard.address.as_ref(), self.address);
+        self.guard.give_back(self.guard.address_and_user.as_ref(), self.address_and_user);
+        self.user = None;
+    }
+}
+
+/// Failures of a name are counted once they are known: what is being checked delays nobody, or a user who logs in from
+/// several places at once would wait.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some((delay, key)) = self.guard.user.as_ref().zip(self.user) {
+            // Over the rate the delay is the longest already.
+            self.guard.counters.hit_gcra(key, delay.failures, self.now).unwrap_or_default();
         }
+    }
+}
+
+/// Attempts whose outcome is not known yet.
+#[derive(Debug, Default)]
+struct Pending {
+    by_key: Mutex<HashMap<Key, usize>>,
+    settled: Notify,
+    waiting: AtomicUsize,
+}
+
+impl Pending {
+    /// A place to wait in; `None` if there is nobody to wait for, or no room.
+    fn place(&self, refused: &TooMany) -> Option<Place<'_>> {
+        if !self.by_key.lock().contains_key(&refused.key) {
+            return None;
+        }
+        let place = Place(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::Relaxed) < SETTLING_MAX).then_some(place)
+    }
+}
+
+/// One who waits, until dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An attempt that is pending until this is dropped: after its count was given back, or not.
+#[derive(Debug)]
+struct Counted {
+    guard: Arc<Guard>,
+    key: Key,
+}
+
+impl Counted {
+    fn new(guard: &Arc<Guard>, key: Key) -> Self {
+        *guard.pending.by_key.lock().entry(key).or_default() += 1;
+        Self { guard: Arc::clone(guard), key }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let pending = &self.guard.pending;
+        if let Entry::Occupied(mut count) = pending.by_key.lock().entry(self.key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        pending.settled.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{ManualClock, UnixSeconds};
     use proptest::prelude::*;
 
     const START: Monotonic = Monotonic(3_600_000_000_000);
@@ -224,7 +344,7 @@ mod tests {
     }
 
     fn attempt(guard: &Arc<Guard>, client: &str, username: &str, now: Monotonic) -> Result<Attempt, TooMany> {
-        guard.attempt(client.parse().unwrap(), username, now)
+        guard.attempt_now(client.parse().unwrap(), username, now)
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -286,6 +406,72 @@ mod tests {
         assert_eq!(pending.len(), 5);
         drop(pending);
         assert!(attempt(&guard, HOME, "alice", START).is_err());
+    }
+
+    /// As many at once as may be; how many of them pass if all have the right password, or a wrong one.
+    async fn at_once(is_right: bool) -> usize {
+        let guard = guard(&config::Guard::default());
+        let clock = Arc::new(ManualClock::new(UnixSeconds(1_000_000_000)));
+        let tries = (0..100).map(|_| async {
+            let attempt = guard.attempt(HOME.parse().unwrap(), "alice", clock.as_ref()).await;
+            let Ok(attempt) = attempt else { return false };
+            tokio::time::sleep(Duration::from_millis(17)).await;
+            if is_right {
+                attempt.succeeded();
+            } else {
+                attempt.failed();
+            }
+            true
+        });
+        let passed = futures_util::future::join_all(tries).await.into_iter().filter(|passed| *passed).count();
+        assert!(guard.pending.by_key.lock().is_empty());
+        assert_eq!(guard.pending.waiting.load(Ordering::Relaxed), 0);
+        passed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn right_passwords_at_once_wait_for_each_other_and_all_pass() {
+        assert_eq!(at_once(true).await, 100);
+    }
+
+    #[test]
+    fn what_is_being_checked_delays_nobody() {
+        let guard = guard(&config::Guard::default());
+        let pending: Vec<_> = (0..5).map(|_| attempt(&guard, HOME, "alice", START).unwrap()).collect();
+        assert!(pending.iter().all(|attempt| attempt.delay().is_zero()));
+        drop(pending);
+        assert_eq!(attempt(&guard, "192.0.2.2", "alice", START).unwrap().delay(), seconds(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_passwords_at_once_are_counted_as_what_they_are() {
+        assert_eq!(at_once(false).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_others_for_ever() {
+        let guard = guard(&config::Guard::default());
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock(tokio::time::Instant::now()));
+        let pending: Vec<_> =
+            (0..5).map(|_| attempt(&guard, HOME, "alice", clock.monotonic()).unwrap()).collect();
+        let since = tokio::time::Instant::now();
+        assert!(guard.attempt(HOME.parse().unwrap(), "alice", clock.as_ref()).await.is_err());
+        assert_eq!(since.elapsed(), SETTLING_TIME);
+        drop(pending);
+    }
+
+    /// Time that a paused runtime moves.
+    #[derive(Debug)]
+    struct TokioClock(tokio::time::Instant);
+
+    impl Clock for TokioClock {
+        fn monotonic(&self) -> Monotonic {
+            START.plus(self.0.elapsed())
+        }
+
+        fn unix(&self) -> UnixSeconds {
+            UnixSeconds(0)
+        }
     }
 
     #[test]
