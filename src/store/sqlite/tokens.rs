@@ -44,8 +44,9 @@ struct FoundRow {
     user: UserRow,
 }
 
+/// A token as listed.
 #[derive(FromRow)]
-struct SummaryRow {
+pub(super) struct SummaryRow {
     public_id: i64,
     username: String,
     name: String,
@@ -67,7 +68,7 @@ impl FoundRow {
 }
 
 impl SummaryRow {
-    fn into_summary(self) -> sqlx::Result<TokenSummary> {
+    pub(super) fn into_summary(self) -> sqlx::Result<TokenSummary> {
         Ok(TokenSummary {
             id: CredentialId(self.public_id.cast_unsigned()),
             origin: origin_from_name(&self.origin)?,
@@ -80,10 +81,11 @@ impl SummaryRow {
     }
 }
 
-fn origin_name(origin: TokenOrigin) -> &'static str {
+pub(super) fn origin_name(origin: TokenOrigin) -> &'static str {
     match origin {
         TokenOrigin::Command => "command",
         TokenOrigin::Obtain => "obtain",
+        TokenOrigin::Import => "import",
     }
 }
 
@@ -91,6 +93,7 @@ fn origin_from_name(name: &str) -> sqlx::Result<TokenOrigin> {
     match name {
         "command" => Ok(TokenOrigin::Command),
         "obtain" => Ok(TokenOrigin::Obtain),
+        "import" => Ok(TokenOrigin::Import),
         _ => Err(sqlx::Error::Decode("unknown origin of a token".into())),
     }
 }
