@@ -49,6 +49,7 @@ pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
 pub use crate::config::store::{Store, StoreUrl};
+pub use crate::config::suggest::nearest;
 pub use crate::config::tls::{CertificateFiles, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::Tokens;
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
