@@ -54,12 +54,20 @@ pub struct OneUser {
     pub username: String,
 }
 
-/// What is to be different.
+/// A user who is to be different.
 #[derive(Debug, Args)]
-#[group(id = "difference", required = true, multiple = true, args = ["email", "staff"])]
 pub struct EditUser {
     /// The name; compared exactly.
     pub username: String,
+    /// At least one of them.
+    #[command(flatten)]
+    pub difference: Difference,
+}
+
+/// What can be changed of a user.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Difference {
     /// The new e-mail address; "" for none.
     #[arg(long)]
     pub email: Option<String>,
@@ -174,7 +182,8 @@ fn set_active(config: &Path, username: &str, active: bool) -> Result<(), Failure
 
 fn edit(config: &Path, user: &EditUser) -> Result<(), Failure> {
     let username = &user.username;
-    let update = UserUpdate { email: user.email.clone(), is_staff: user.staff };
+    let Difference { email, staff } = &user.difference;
+    let update = UserUpdate { email: email.clone(), is_staff: *staff };
     act(config, async |credentials| match credentials.update_user(username, update).await {
         Ok(()) => Ok(()),
         Err(error) => Err(explain(credentials, username, error).await),
