@@ -104,9 +104,9 @@ impl Columns {
     }
 
     fn line(&self, cells: &[String]) -> String {
-        let padded = cells.iter().zip(&self.widths);
-        let text: String = padded.map(|(cell, width)| format!("{cell:<0$}", width + GAP)).collect();
-        format!("{}\n", text.trim_end())
+        let padded: Vec<String> =
+            cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<0$}", width + GAP)).collect();
+        format!("{}\n", padded.concat().trim_end())
     }
 }
 
@@ -116,14 +116,15 @@ pub(in crate::cli) fn clean(text: &str) -> String {
         c.is_control()
             || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    text.chars().fold(String::with_capacity(text.len()), |mut text, c| {
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
         if obeyed(c) {
-            text.extend(c.escape_unicode())
+            cleaned.extend(c.escape_unicode());
         } else {
-            text.push(c)
+            cleaned.push(c);
         }
-        text
-    })
+    }
+    cleaned
 }
 
 /// RFC 3339, in UTC, to the second.

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{TokenOrigin, TokenSummary};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::io::{self, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -254,11 +254,11 @@ async fn revoke_ids(credentials: &Credentials, ids: &[CredentialId]) -> Result<u
 }
 
 async fn revoke_keys(credentials: &Credentials) -> Result<usize, Failure> {
-    let mut lines = Lines::new(io::stdin().lock());
+    let mut lines = Lines::new(BufReader::new(io::stdin()));
     let mut unknown = 0;
     while let Some((number, line)) = lines.next()? {
         let key = match line {
-            Line::Bytes(key) if key.is_empty() => continue,
+            Line::Bytes([]) => continue,
             Line::Bytes(key) => Some(Secret::new(key.trim_ascii())),
             Line::TooLong => None,
         };

@@ -1,6 +1,6 @@
 //! Commands that are killed, and stores that cannot be written.
 
-use crate::Home;
+use crate::{Home, pause};
 use doorward::identity::Digest;
 use doorward::store::TokenStore as _;
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
@@ -21,7 +21,7 @@ const NOBODY: u32 = 65_534;
 /// the token that it printed.
 fn create_and_kill(home: &Home, number: u64) -> Option<String> {
     let mut child = home.command(&["token", "create", "alice"]).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_micros(number * 7_919 % 40_000));
+    pause(Duration::from_micros(number * 7_919 % 40_000));
     child.kill().unwrap();
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     output.strip_suffix(" for user alice\n")?.strip_prefix("Generated token ").map(str::to_owned)

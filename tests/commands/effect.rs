@@ -1,6 +1,6 @@
 //! Commands while the gateway serves: what they did counts within a second.
 
-use crate::{Home, PASSWORD};
+use crate::{Home, PASSWORD, many_tokens, pause};
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ impl Home {
     fn effect(&self, arguments: &[&str], input: &str) -> String {
         let ran = self.run_with_input(arguments, input);
         assert_eq!((ran.code, ran.errors.as_str()), (0, ""), "{arguments:?}");
-        std::thread::sleep(BOUND);
+        pause(BOUND);
         ran.output
     }
 
@@ -105,9 +105,8 @@ fn what_a_command_does_to_tokens_counts_within_a_second() {
     assert_eq!(home.status("/", new), 401);
 
     // More rows than the table of changes is read for one by one.
-    let lines: String = (0..20_000).map(|number| format!("{number:040}\talice\n")).collect();
     assert_eq!(home.status("/", &format!("{:040}", 19_999)), 401);
-    home.effect(&["token", "import", "-"], &lines);
+    home.effect(&["token", "import", "-"], &many_tokens(20_000));
     assert_eq!(home.status("/", &format!("{:040}", 19_999)), 200);
     assert_eq!(serving.stop(Signal::TERM).0, Some(0));
 }

@@ -1,5 +1,5 @@
 //! The commands, with the real binary: the way of the README from a file to an answer of one's own backend.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod crash;
 mod describe;
@@ -207,6 +207,18 @@ fn collect(log: impl std::io::BufRead, told: &Sender<String>) -> String {
         told.send(line).unwrap_or_default();
     }
     text
+}
+
+/// Lets real time pass, for tests that are about it.
+#[expect(clippy::disallowed_methods, reason = "processes and promises of real time are waited for")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// So many different tokens of one user, for `token import`.
+fn many_tokens(count: usize) -> String {
+    let lines: Vec<String> = (0..count).map(|number| format!("{number:040}\talice\n")).collect();
+    lines.concat()
 }
 
 fn wait_for(lines: &Receiver<String>, wanted: &str) {

@@ -1,6 +1,6 @@
 //! `doorward token`, but for `import`.
 
-use crate::Home;
+use crate::{Home, many_tokens, pause};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn an_expired_token_is_marked() {
     let home = Home::with_user("alice");
     assert_eq!(home.run(&["token", "create", "alice", "--ttl", "1s"]).code, 0);
     assert_eq!(home.run(&["token", "create", "alice", "--ttl", "1h"]).code, 0);
-    std::thread::sleep(Duration::from_secs(2));
+    pause(Duration::from_secs(2));
     let listed = home.list(&["token", "list"]);
     assert_eq!((&listed[0]["expired"], &listed[1]["expired"]), (&json!(true), &json!(false)));
     let table = home.run(&["token", "list"]).output;
@@ -114,11 +114,7 @@ fn a_token_that_nobody_sees_is_not_left_behind() {
 #[test]
 fn lists_are_pages_without_end() {
     let home = Home::with_user("alice");
-    let mut lines = String::new();
-    for number in 0..2_500 {
-        lines.push_str(&format!("{number:040}\talice\n"));
-    }
-    assert_eq!(home.run_with_input(&["token", "import", "-"], &lines).code, 0);
+    assert_eq!(home.run_with_input(&["token", "import", "-"], &many_tokens(2_500)).code, 0);
     let listed = ids(&home);
     assert_eq!(listed.len(), 2_500);
     let table = home.run(&["token", "list", "--user", "alice"]).output;

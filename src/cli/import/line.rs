@@ -55,12 +55,11 @@ pub(in crate::cli) fn read(line: &[u8], allow_weak: bool) -> Result<Entry<'_>, L
     if username.contains('\t') {
         return Err(LineFault::TooManyColumns);
     }
-    let digest = match token.strip_prefix(DIGEST_PREFIX) {
-        Some(hex) => digest(hex).ok_or(LineFault::Digest)?,
-        None => {
-            check_key(token, allow_weak)?;
-            Digest::of(token.as_bytes())
-        }
+    let digest = if let Some(hex) = token.strip_prefix(DIGEST_PREFIX) {
+        digest(hex).ok_or(LineFault::Digest)?
+    } else {
+        check_key(token, allow_weak)?;
+        Digest::of(token.as_bytes())
     };
     if username.is_empty() {
         return Err(LineFault::NoUser);
@@ -128,7 +127,7 @@ mod tests {
 
         #[test]
         fn any_digest_is_read_without_panic(text in "\\PC{0,70}") {
-            drop(digest(&text));
+            prop_assert!(digest(&text).is_none() || text.len() == 64);
         }
     }
 }

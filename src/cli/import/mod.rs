@@ -86,9 +86,9 @@ fn summary(wanted: &ImportTokens, count: usize, users: usize) -> String {
 }
 
 /// The file, and its size in bytes; 0: nobody knows.
-fn open(file: &Path) -> Result<(Box<dyn BufRead>, u64), Failure> {
+fn open(file: &Path) -> Result<(Box<dyn BufRead + Send>, u64), Failure> {
     if file == Path::new("-") {
-        return Ok((Box::new(io::stdin().lock()), 0));
+        return Ok((Box::new(BufReader::new(io::stdin())), 0));
     }
     let failed = |error: io::Error| format!("cannot read {}: {error}", file.display());
     let open = File::open(file).map_err(failed)?;
