@@ -13,11 +13,13 @@ use std::fmt::Write as _;
 /// SQLite takes 32,766 values at most.
 const INSERT_ROWS: usize = 250;
 
-/// Pages of the file that the connection keeps in memory while it writes a batch, in KiB: the indexes of a million
-/// tokens. With SQLite's 2 MiB each row would read its place in them again, and write it out again.
-const BATCH_CACHE: &str = "PRAGMA cache_size = -131072";
-/// SQLite's own default.
-const USUAL_CACHE: &str = "PRAGMA cache_size = -2000";
+/// Settings of the connection while it writes a batch. Pages of the file stay in memory (KiB): the indexes of a million
+/// tokens. With SQLite's 2 MiB each row would read its place in them again, and write it out again. What a statement
+/// would need to be undone stays there as well: the trigger on each row makes SQLite keep it, in a file by default,
+/// which takes as long as all the rest.
+const BATCH_SETTINGS: &str = "PRAGMA cache_size = -131072; PRAGMA temp_store = MEMORY";
+/// SQLite's own defaults.
+const USUAL_SETTINGS: &str = "PRAGMA cache_size = -2000; PRAGMA temp_store = DEFAULT";
 
 /// By the primary key, so that a page costs the same wherever it begins.
 macro_rules! page {
@@ -92,24 +94,23 @@ fn insert_statement(rows: usize) -> String {
     text
 }
 
-async fn insert_all(
-    connection: &mut SqliteConnection,
-    batch: &TokenBatch,
-    progress: &Progress,
-) -> Result<(), StoreError> {
-    let common = Common {
-        name: String::new(),
-        origin: batch.origin,
-        created: batch.created.0,
-        expires: batch.expires.map(|expires| expires.0),
-    };
-    let mut written = 0;
-    for rows in batch.tokens.chunks(INSERT_ROWS) {
-        insert(connection, &common, rows).await?;
-        written += rows.len();
-        progress(written);
+impl Sqlite {
+    async fn insert_batch(&self, batch: &TokenBatch, progress: &Progress) -> Result<(), StoreError> {
+        let common = Common {
+            name: String::new(),
+            origin: batch.origin,
+            created: batch.created.0,
+            expires: batch.expires.map(|expires| expires.0),
+        };
+        let mut written = 0;
+        let mut write = self.write().await?;
+        for rows in batch.tokens.chunks(INSERT_ROWS) {
+            insert(&mut write, &common, rows).await?;
+            written += rows.len();
+            progress(written);
+        }
+        write.commit().await.map_err(not_written)
     }
-    Ok(())
 }
 
 /// Deletes the tokens of a user. The table holds digests of 32 bytes only.
@@ -188,13 +189,11 @@ impl ManageTokens for Sqlite {
 
     fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let mut write = self.write().await?;
-            sqlx::query(BATCH_CACHE).execute(&mut *write).await.map_err(not_written)?;
-            insert_all(&mut write, &batch, &progress).await?;
-            write.commit().await.map_err(not_written)?;
-            // The tokens are stored; only memory would not be given back.
-            sqlx::query(USUAL_CACHE).execute(&self.writer).await.map(drop).unwrap_or_default();
-            Ok(())
+            sqlx::raw_sql(BATCH_SETTINGS).execute(&self.writer).await.map_err(not_written)?;
+            let written = self.insert_batch(&batch, &progress).await;
+            // Whatever became of the batch: only memory would not be given back.
+            sqlx::raw_sql(USUAL_SETTINGS).execute(&self.writer).await.map(drop).unwrap_or_default();
+            written
         })
     }
 }
