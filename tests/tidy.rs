@@ -52,7 +52,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
         "accept authenticate cache clock config credentials endpoint forward gateway header identity \
          password require_https respond route secret store telemetry throttle",
     ),
-    ("cli", "accept app clock config credentials secret store telemetry"),
+    ("cli", "accept app clock config credentials identity secret store telemetry"),
 ];
 
 /// Names of the proofs, and the files that alone may make them.

@@ -3,8 +3,17 @@
 //! Secrets never come in an argument, where every user of the machine can see them: passwords come from a prompt
 //! or from standard input.
 
+mod act;
+mod describe;
+mod group;
+mod import;
+mod lines;
 mod run;
 mod secrets;
+mod table;
+mod tell;
+mod token;
+mod user;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
@@ -12,7 +21,12 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use crate::cli::describe::{Completions, Manual};
+pub use crate::cli::group::{GroupCommand, Members};
+pub use crate::cli::import::ImportTokens;
 pub use crate::cli::run::run;
+pub use crate::cli::token::{CreateToken, ListTokens, RevokeTokens, TokenCommand};
+pub use crate::cli::user::{AddUser, DeleteUser, EditUser, OneUser, UserCommand};
 
 /// A reverse-proxy authentication gateway that speaks Django REST Framework's wire contract.
 #[derive(Debug, Parser)]
@@ -55,16 +69,23 @@ impl Arguments {
 /// What is said instead of repeating an argument that may be a secret.
 const SECRETS_HINT: &str = "unexpected argument (not shown: it may be a secret)\n\n  \
     Secrets never come in an argument, where every user of the machine can read them.\n  \
-    doorward asks for passwords, or reads one from standard input: doorward user add NAME < FILE";
+    doorward asks for passwords, or reads one from standard input: doorward user add NAME < FILE\n  \
+    Tokens, too, are read from there: doorward token revoke --stdin < FILE";
+
+/// No command has a name of so many bytes.
+const COMMAND_BYTES_MAX: usize = 15;
 
 /// A word too many, or an option that sounds like a password: repeating it would write a secret down.
 fn may_repeat_a_secret(error: &clap::Error) -> bool {
-    if error.kind() != ErrorKind::UnknownArgument {
-        return false;
-    }
-    match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(given)) => !given.starts_with("--") || given.starts_with("--p"),
-        _ => true,
+    match (error.kind(), error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(given)), _) => {
+            !given.starts_with("--") || given.starts_with("--p")
+        }
+        (ErrorKind::InvalidSubcommand, _, Some(ContextValue::String(given))) => {
+            given.len() > COMMAND_BYTES_MAX
+        }
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, ..) => true,
+        _ => false,
     }
 }
 
@@ -80,49 +101,24 @@ pub enum Command {
     /// Manage users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Manage groups of users.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print what a shell needs to complete the commands.
+    Completions(Completions),
+    /// Print the manual page, or write the pages of all commands.
+    Man(Manual),
 }
 
-/// Users.
-#[derive(Debug, Subcommand)]
-pub enum UserCommand {
-    /// Add a user; the password comes from a prompt, or is the first line of standard input.
-    Add(AddUser),
-}
-
-/// A user to be added.
+/// How to list.
 #[derive(Debug, Args)]
-pub struct AddUser {
-    /// The name; compared exactly.
-    pub username: String,
-    /// An e-mail address.
-    #[arg(long, default_value = "")]
-    pub email: String,
-    /// For routes with the permission `staff`.
+pub struct Listing {
+    /// Print a JSON array.
     #[arg(long)]
-    pub staff: bool,
-    /// A group; may be given several times.
-    #[arg(long = "group", value_name = "GROUP")]
-    pub groups: Vec<String>,
-}
-
-/// Tokens.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token for a user and print it: the only time that it is shown.
-    Create(CreateToken),
-}
-
-/// A token to be made.
-#[derive(Debug, Args)]
-pub struct CreateToken {
-    /// Whose.
-    pub username: String,
-    /// A name for people.
-    #[arg(long, default_value = "")]
-    pub name: String,
+    pub json: bool,
 }
 
 /// Exit code of a command that a second signal cut short: 128 and the signal's number.

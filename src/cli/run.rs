@@ -1,54 +1,56 @@
 //! Runs the commands.
 
 use crate::app::demo::Demo;
-use crate::app::{Backing, Options, Running, log_summary};
-use crate::cli::{AddUser, Arguments, Command, CreateToken, TokenCommand, UserCommand, secrets, signalled};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, Loaded, LogFormat};
-use crate::credentials::{CredentialsError, NewAccount};
-use crate::store::{StoreError, TokenOrigin};
+use crate::app::{Options, Running, log_summary};
+use crate::cli::act::{load, outlive_file_limit, runtime};
+use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
+use crate::cli::{Arguments, Command, describe, group, signalled, token, user};
+use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
-use std::error::Error;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Numbers of the signals that stop (POSIX).
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
-/// A command that failed, with what to do.
-type Failure = Box<dyn Error>;
-
 /// Runs the command; the exit code is 0, or 1 with the reason on standard error.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    let config = &arguments.config;
     let ran = match &arguments.command {
         Command::Demo => demo(),
-        Command::Check => check(&arguments.config),
-        Command::Serve => serve(&arguments.config),
-        Command::User(UserCommand::Add(user)) => add_user(&arguments.config, user),
-        Command::Token(TokenCommand::Create(token)) => create_token(&arguments.config, token),
+        Command::Check => check(config).map(done),
+        Command::Serve => serve(config),
+        Command::User(command) => user::run(config, command).map(done),
+        Command::Group(command) => group::run(config, command).map(done),
+        Command::Token(command) => token::run(config, command).map(done),
+        Command::Completions(wanted) => describe::completions(wanted).map(done),
+        Command::Man(wanted) => describe::manual(wanted).map(done),
     };
     ran.unwrap_or_else(|error| {
-        tell(&chain(error.as_ref()));
+        if !reader_left(&error) {
+            tell(&chain(error.as_ref()));
+        }
         ExitCode::FAILURE
     })
 }
 
-fn check(path: &Path) -> Result<ExitCode, Failure> {
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
     let loaded = load(path)?;
     let config = &loaded.config;
     if !config.tls.certificates.is_empty() {
         crate::accept::tls::server_config(&config.tls, &config.tls.certificates)?;
     }
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let routes = counted(config.routes.len(), "route");
     let upstreams = counted(config.upstreams.len(), "upstream");
-    say(&format!("{} is good: {routes}, {upstreams}", path.display()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(say(&format!("{} is good: {routes}, {upstreams}", path.display()))?)
 }
 
 fn serve(path: &Path) -> Result<ExitCode, Failure> {
@@ -82,11 +84,6 @@ fn demo() -> Result<ExitCode, Failure> {
     })?;
     drop(guard);
     Ok(code)
-}
-
-/// A file that may not grow (`ulimit -f`) is a write that fails, and told of: not the end of the process.
-fn outlive_file_limit() -> io::Result<()> {
-    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
 }
 
 /// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
@@ -131,104 +128,4 @@ impl StopSignals {
             }
         })
     }
-}
-
-fn add_user(path: &Path, user: &AddUser) -> Result<ExitCode, Failure> {
-    let config = load(path)?.config;
-    let password = secrets::new_password(&user.username)?;
-    let account = NewAccount {
-        username: user.username.clone(),
-        password,
-        email: user.email.clone(),
-        is_staff: user.staff,
-        groups: user.groups.clone(),
-    };
-    match act(&config, async |backing| backing.credentials.add_user(account).await)? {
-        Ok(_) => say(&format!("Added user {}", user.username))?,
-        Err(CredentialsError::Store(StoreError::Conflict)) => {
-            return Err(format!("there is a user {} already", user.username).into());
-        }
-        Err(error) => return Err(error.into()),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn create_token(path: &Path, token: &CreateToken) -> Result<ExitCode, Failure> {
-    let config = load(path)?.config;
-    let CreateToken { username, name } = token;
-    let created = act(&config, async |backing| {
-        backing.credentials.create_token(username, name, TokenOrigin::Command).await
-    })?;
-    match created {
-        // DRF 3.18, `drf_create_token`.
-        Ok(created) => {
-            let key = String::from_utf8_lossy(created.key.expose());
-            say(&format!("Generated token {key} for user {username}"))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(CredentialsError::NoSuchUser) => {
-            Err(format!("Cannot create the Token: user {username} does not exist").into())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Opens the store for one act.
-fn act<T>(config: &Config, act: impl AsyncFnOnce(Backing) -> T) -> Result<T, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    runtime()?.block_on(async {
-        outlive_file_limit()?;
-        let backing = Backing::open(config, &clock).await?;
-        Ok(act(backing).await)
-    })
-}
-
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
-/// Loads the file and shows its warnings.
-fn load(path: &Path) -> Result<Loaded, Failure> {
-    match Config::load(path) {
-        Ok(loaded) => {
-            let warnings = loaded.render_warnings(io::stderr().is_terminal());
-            if !warnings.is_empty() {
-                tell_plain(&warnings);
-            }
-            Ok(loaded)
-        }
-        Err(ConfigError::Problems(faulty)) => {
-            tell_plain(&faulty.render(io::stderr().is_terminal()));
-            Err(format!("{} cannot be used", path.display()).into())
-        }
-        Err(error @ ConfigError::Unreadable { .. }) => {
-            let hint = "write one (the smallest is in README.md) or name another with --config";
-            Err(format!("{}; {hint}", chain(&error)).into())
-        }
-    }
-}
-
-/// An error with all its causes, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
-fn say(text: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{text}")
-}
-
-fn tell(text: &str) {
-    tell_plain(&format!("error: {text}\n"));
-}
-
-/// Standard error may be gone; there is nobody left to tell then.
-fn tell_plain(text: &str) {
-    io::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }

@@ -52,6 +52,7 @@ pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
 pub use crate::config::store::{Store, StoreUrl};
+pub use crate::config::suggest::nearest;
 pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};

@@ -9,7 +9,7 @@ use crate::config::problem::quote;
 const NAME_CHARS_MAX: usize = 64;
 
 /// The nearest of `known`, if any is near enough.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = name.chars().count();
     if length > NAME_CHARS_MAX {
         return None;

@@ -1,6 +1,7 @@
 //! `[tokens]`: the tokens that doorward issues.
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::problem::{Fault, Problems};
@@ -49,13 +50,26 @@ impl Default for Tokens {
     }
 }
 
+/// Shortest and longest life of a token that has an end.
+const RANGE: RangeInclusive<TokenTtl> =
+    TokenTtl(Some(Duration::from_secs(1)))..=TokenTtl(Some(Duration::from_hours(3650 * 24)));
+
 impl Tokens {
+    /// Reads a time to live as the file has it. `None`: `never`.
+    ///
+    /// # Errors
+    /// What can be written, in words.
+    pub fn ttl_from_text(text: &str) -> Result<Option<Duration>, String> {
+        let ttl = TokenTtl::from_text(text).ok().filter(|ttl| ttl.0.is_none() || RANGE.contains(ttl));
+        let expected = "a whole number and one of s, m, h, d, w, from 1s to 3650d; or never";
+        ttl.map(|ttl| ttl.0).ok_or_else(|| expected.to_owned())
+    }
+
     pub(super) fn from_raw(raw: raw::Tokens, problems: &mut Problems) -> Self {
         let default = Self::default();
-        let range = TokenTtl(Some(Duration::from_secs(1)))..=TokenTtl(Some(3650 * DAY));
         let ttl = match raw.ttl {
             Some(entry) if entry.value.0.is_none() => None,
-            entry => within(entry.as_ref(), TokenTtl(default.ttl), range, "ttl", problems).0,
+            entry => within(entry.as_ref(), TokenTtl(default.ttl), RANGE, "ttl", problems).0,
         };
         let per_user = Count(default.per_user.get());
         let per_user =

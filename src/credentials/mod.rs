@@ -4,6 +4,8 @@
 //! answered, the act is durable and effective. Other processes on the same store learn of it from the store's
 //! table of changes.
 
+pub mod manage;
+
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
@@ -39,6 +41,12 @@ pub enum CredentialsError {
     /// The name of a token is too long or has control characters.
     #[error("a token's name has at most 100 characters and no control characters")]
     BadTokenName,
+    /// The e-mail address is too long or has control characters.
+    #[error("an e-mail address has at most 254 characters and no control characters")]
+    BadEmail,
+    /// The name of a group is empty, too long, or has control characters.
+    #[error("a group's name has 1 to 150 characters and no control characters")]
+    BadGroupName,
     /// The password is empty.
     #[error("the password is empty")]
     EmptyPassword,
@@ -119,6 +127,8 @@ impl Credentials {
     /// If the name is taken or not acceptable, or the store cannot be written.
     pub async fn add_user(&self, account: NewAccount) -> Result<UserId, CredentialsError> {
         check_username(&account.username)?;
+        manage::check_email(&account.email)?;
+        account.groups.iter().try_for_each(|group| manage::check_group_name(group))?;
         let password = self.hash(account.password).await?;
         let NewAccount { username, email, is_staff, groups, password: _ } =
             NewAccount { password: Secret::default(), ..account };

@@ -8,11 +8,13 @@
 //! * **Writes have one caller**, the module `credentials`, which commits, then invalidates, then acknowledges.
 //! * **Every change that can void a cached answer** leaves a row in the table of changes, in the same transaction.
 
+pub mod manage;
 pub mod sqlite;
 
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
+use crate::store::manage::{ManageTokens, ManageUsers};
 use std::fmt::Debug;
 use std::pin::Pin;
 
@@ -75,6 +77,8 @@ pub enum TokenOrigin {
     Command,
     /// The obtain-token handler, after a password was checked.
     Obtain,
+    /// Another program, from which it was imported.
+    Import,
 }
 
 /// A token as listed: nothing secret.
@@ -246,12 +250,6 @@ pub trait UserStore: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
     fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool>;
-
-    /// All users by name.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] if nobody knows.
-    fn list_users(&self) -> StoreFuture<'_, Vec<User>>;
 }
 
 /// Tells what other processes (and this one) committed.
@@ -267,8 +265,8 @@ pub trait ChangeFeed: Debug + Send {
     fn changes(&mut self) -> StoreFuture<'_, Vec<Change>>;
 }
 
-/// Everything the gateway asks of a store.
-pub trait Store: TokenStore + UserStore {
+/// Everything the gateway and its commands ask of a store.
+pub trait Store: TokenStore + UserStore + ManageTokens + ManageUsers {
     /// Opens a feed that starts with what is committed after this call.
     ///
     /// # Errors

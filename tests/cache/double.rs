@@ -5,6 +5,9 @@
 use doorward::clock::UnixSeconds;
 use doorward::identity::{CredentialId, Digest, User, UserId};
 use doorward::secret::Secret;
+use doorward::store::manage::{
+    Account, Group, ManageTokens, ManageUsers, Progress, TokenBatch, TokenPage, TokenPlace, UserUpdate,
+};
 use doorward::store::{
     ChangeFeed, FoundToken, Grant, Granted, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore,
     TokenSummary, UserStore, UserWithPassword,
@@ -148,8 +151,56 @@ impl UserStore for Double {
     fn delete_user(&self, _: UserId) -> StoreFuture<'_, bool> {
         never()
     }
+}
 
-    fn list_users(&self) -> StoreFuture<'_, Vec<User>> {
+impl ManageUsers for Double {
+    fn list_users(&self) -> StoreFuture<'_, Vec<Account>> {
+        never()
+    }
+
+    fn user_ids(&self, _: Vec<String>) -> StoreFuture<'_, Vec<(String, UserId)>> {
+        never()
+    }
+
+    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, bool> {
+        never()
+    }
+
+    fn list_groups(&self) -> StoreFuture<'_, Vec<Group>> {
+        never()
+    }
+
+    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
+        never()
+    }
+
+    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
+        never()
+    }
+}
+
+impl ManageTokens for Double {
+    fn page_tokens(&self, _: Option<UserId>, _: Option<TokenPlace>, _: u32) -> StoreFuture<'_, TokenPage> {
+        never()
+    }
+
+    fn count_tokens(&self, _: UserId) -> StoreFuture<'_, u64> {
+        never()
+    }
+
+    fn replace_tokens(&self, _: NewToken) -> StoreFuture<'_, Vec<Digest>> {
+        never()
+    }
+
+    fn delete_tokens(&self, _: UserId) -> StoreFuture<'_, Vec<Digest>> {
+        never()
+    }
+
+    fn taken_digests(&self, _: Vec<Digest>) -> StoreFuture<'_, Vec<Digest>> {
+        never()
+    }
+
+    fn insert_tokens(&self, _: TokenBatch, _: Progress) -> StoreFuture<'_, ()> {
         never()
     }
 }

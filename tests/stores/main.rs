@@ -4,5 +4,6 @@
 //! say what one process sees of another's writes.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
+mod manage;
 mod sqlite;
 mod suite;

@@ -2,6 +2,7 @@
 
 use crate::suite::{NOW, Opening, claims, digest, reported, token, user};
 use doorward::identity::UserId;
+use doorward::store::manage::ManageUsers as _;
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
 use doorward::store::{Change, NewUser, Store, StoreError, TokenStore as _, UserStore as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -52,7 +53,7 @@ async fn run(connection: &mut SqliteConnection, statement: &'static str) {
     sqlx::query(statement).execute(connection).await.unwrap();
 }
 
-claims! { Database:
+claims! { Database, suite:
     absent_is_not_an_error
     names_are_exact
     user_is_read_as_written
@@ -73,6 +74,17 @@ claims! { Database:
     prune_keeps_what_feeds_may_not_have_read
     prune_deletes_tokens_long_expired
     too_many_changes_are_everything
+}
+
+claims! { Database, manage:
+    user_is_updated_in_part
+    users_are_listed_with_what_they_have
+    many_users_are_found_by_exact_name
+    membership_changes_touch_no_other_group
+    tokens_are_paged_in_the_order_of_storing
+    replaced_tokens_are_gone_and_nothing_is_lost_if_it_fails
+    batch_is_stored_whole_or_not_at_all
+    taken_digests_are_told
 }
 
 #[tokio::test]

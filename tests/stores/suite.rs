@@ -3,6 +3,7 @@
 use doorward::clock::UnixSeconds;
 use doorward::identity::{CredentialId, Digest, User, UserId};
 use doorward::secret::Secret;
+use doorward::store::manage::Account;
 use doorward::store::{
     Change, ChangeFeed, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin,
 };
@@ -20,11 +21,11 @@ const DAY: i64 = 86_400;
 
 /// Makes a test of each claim, with the way to open given.
 macro_rules! claims {
-    ($database:ty: $($claim:ident)*) => {$(
+    ($database:ty, $suite:ident: $($claim:ident)*) => {$(
         #[tokio::test]
         async fn $claim() {
             let database = <$database>::new();
-            $crate::suite::$claim(&|| database.open()).await;
+            $crate::$suite::$claim(&|| database.open()).await;
         }
     )*};
 }
@@ -57,7 +58,7 @@ pub(crate) fn digest(number: u64) -> Digest {
     Digest::of(&number.to_be_bytes())
 }
 
-async fn find(store: &dyn Store, name: &str) -> Option<User> {
+pub(crate) async fn find(store: &dyn Store, name: &str) -> Option<User> {
     store.find_user(name).await.unwrap().map(|found| found.user)
 }
 
@@ -123,7 +124,7 @@ pub(crate) async fn user_is_read_as_written(open: Open<'_>) {
         not_before: 0,
     };
     assert_eq!(found.user, expected);
-    assert_eq!(store.list_users().await.unwrap(), [expected]);
+    assert_eq!(store.list_users().await.unwrap(), [Account { user: expected, created: NOW, tokens: 0 }]);
 }
 
 pub(crate) async fn user_is_changed_as_told(open: Open<'_>) {

@@ -9,8 +9,10 @@
 //! A connection is not shared with the feed: a writer's own `data_version` does not move by its own commits, and
 //! its queue can be seconds long.
 
+mod bulk;
 mod error;
 mod feed;
+mod manage;
 mod open;
 mod tokens;
 mod users;

@@ -65,8 +65,9 @@ struct LiveRow {
     last_used_at: Option<i64>,
 }
 
+/// A token as listed.
 #[derive(FromRow)]
-struct SummaryRow {
+pub(super) struct SummaryRow {
     public_id: i64,
     username: String,
     name: String,
@@ -130,7 +131,7 @@ async fn insert(connection: &mut SqliteConnection, token: NewToken) -> Result<()
 }
 
 impl SummaryRow {
-    fn into_summary(self) -> sqlx::Result<TokenSummary> {
+    pub(super) fn into_summary(self) -> sqlx::Result<TokenSummary> {
         Ok(TokenSummary {
             id: CredentialId(self.public_id.cast_unsigned()),
             origin: origin_from_name(&self.origin)?,
@@ -143,10 +144,11 @@ impl SummaryRow {
     }
 }
 
-fn origin_name(origin: TokenOrigin) -> &'static str {
+pub(super) fn origin_name(origin: TokenOrigin) -> &'static str {
     match origin {
         TokenOrigin::Command => "command",
         TokenOrigin::Obtain => "obtain",
+        TokenOrigin::Import => "import",
     }
 }
 
@@ -154,6 +156,7 @@ fn origin_from_name(name: &str) -> sqlx::Result<TokenOrigin> {
     match name {
         "command" => Ok(TokenOrigin::Command),
         "obtain" => Ok(TokenOrigin::Obtain),
+        "import" => Ok(TokenOrigin::Import),
         _ => Err(sqlx::Error::Decode("unknown origin of a token".into())),
     }
 }

@@ -3,7 +3,7 @@
 use crate::identity::{User, UserId};
 use crate::secret::Secret;
 use crate::store::sqlite::Sqlite;
-use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sqlite::error::not_written;
 use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
 use sqlx::{FromRow, SqliteConnection};
 
@@ -19,7 +19,11 @@ macro_rules! select {
     };
 }
 const FIND: &str = select!(", user.password FROM user WHERE user.username = ?1");
-const LIST: &str = select!(" FROM user ORDER BY user.username");
+/// Users as listed.
+pub(super) const LIST: &str = select!(
+    ", user.created_at, (SELECT count(*) FROM token WHERE token.user_id = user.id) AS tokens
+        FROM user ORDER BY user.username"
+);
 
 const INSERT: &str =
     "INSERT INTO user (username, password, email, is_staff, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -28,7 +32,8 @@ const SET_PASSWORD: &str =
     "UPDATE user SET password = ?2, password_version = password_version + 1 WHERE id = ?1";
 const DELETE: &str = "DELETE FROM user WHERE id = ?1";
 const EXISTS: &str = "SELECT count(*) FROM user WHERE id = ?1";
-const MAKE_GROUP: &str = "INSERT INTO user_group (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
+/// A group that is there stays as it is.
+pub(super) const MAKE_GROUP: &str = "INSERT INTO user_group (name) VALUES (?1) ON CONFLICT (name) DO NOTHING";
 const JOIN_GROUP: &str = "INSERT INTO membership (user_id, group_id)
     SELECT ?1, id FROM user_group WHERE name = ?2 ON CONFLICT DO NOTHING";
 const LEAVE_GROUPS: &str = "DELETE FROM membership WHERE user_id = ?1";
@@ -171,15 +176,6 @@ impl UserStore for Sqlite {
             let done = sqlx::query(DELETE).bind(user.0).execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
             Ok(done.rows_affected() > 0)
-        })
-    }
-
-    fn list_users(&self) -> StoreFuture<'_, Vec<User>> {
-        // No deadline: millions of rows take longer than a look-up may.
-        Box::pin(async move {
-            let rows =
-                sqlx::query_as::<_, UserRow>(LIST).fetch_all(&self.readers).await.map_err(unavailable)?;
-            rows.into_iter().map(UserRow::into_user).collect::<sqlx::Result<_>>().map_err(unavailable)
         })
     }
 }

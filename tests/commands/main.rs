@@ -1,7 +1,16 @@
 //! The commands, with the real binary: the way of the README from a file to an answer of one's own backend.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod crash;
+mod describe;
+mod effect;
+mod group;
+mod import;
+mod token;
+mod user;
+
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -39,6 +48,24 @@ impl Home {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// As [`Self::new`], with a user.
+    fn with_user(name: &str) -> Self {
+        let home = Self::new();
+        home.add_user(name);
+        home
+    }
+
+    fn add_user(&self, name: &str) {
+        let added = self.run_with_input(&["user", "add", name], PASSWORD);
+        assert_eq!((added.code, added.errors.as_str()), (0, ""));
+    }
+
+    /// Adds to the configuration.
+    fn configure(&self, more: &str) {
+        let mut file = fs::OpenOptions::new().append(true).open(self.path("doorward.toml")).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -79,15 +106,48 @@ impl Home {
         serving
     }
 
+    /// Runs a line of a shell, in which `doorward` is the program.
+    fn shell(&self, line: &str) -> Ran {
+        let mut shell = Command::new("bash");
+        let function = format!("doorward() {{ {} \"$@\"; }}; {line}", env!("CARGO_BIN_EXE_doorward"));
+        shell.args(["-c", &function]).current_dir(self.directory.path()).env_remove("DOORWARD_CONFIG");
+        Ran::of(shell.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// Runs a command at a terminal, at which this is typed; everything that the terminal shows.
+    fn at_terminal(&self, arguments: &str, typed: &str) -> (i32, String) {
+        let mut script = Command::new("script");
+        let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_doorward"));
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.current_dir(self.directory.path()).env_remove("DOORWARD_CONFIG");
+        let script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        (ran.code, ran.output)
+    }
+
+    /// What a list with `--json` holds.
+    fn list(&self, arguments: &[&str]) -> Vec<Value> {
+        let ran = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!((ran.code, ran.errors.as_str()), (0, ""));
+        let list: Value = serde_json::from_str(&ran.output).unwrap();
+        list.as_array().unwrap().clone()
+    }
+
     /// Asks with curl: the status, and the body.
     fn curl(&self, token: Option<&str>) -> (u16, String) {
+        self.curl_path("/hello", token, &[])
+    }
+
+    fn curl_path(&self, path: &str, token: Option<&str>, more: &[&str]) -> (u16, String) {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]);
         curl.arg("--cacert").arg(self.path("certs/self-signed.pem"));
         if let Some(token) = token {
             curl.args(["--header", &format!("Authorization: Token {token}")]);
         }
-        curl.arg(format!("https://localhost:{}/hello", self.address.port()));
+        curl.args(more).arg(format!("https://localhost:{}{path}", self.address.port()));
         let answer = String::from_utf8(curl.output().unwrap().stdout).unwrap();
         let (body, status) = answer.rsplit_once('\n').unwrap();
         (status.parse().unwrap(), body.to_owned())
@@ -147,6 +207,18 @@ fn collect(log: impl std::io::BufRead, told: &Sender<String>) -> String {
         told.send(line).unwrap_or_default();
     }
     text
+}
+
+/// Lets real time pass, for tests that are about it.
+#[expect(clippy::disallowed_methods, reason = "processes and promises of real time are waited for")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// So many different tokens of one user, for `token import`.
+fn many_tokens(count: usize) -> String {
+    let lines: Vec<String> = (0..count).map(|number| format!("{number:040}\talice\n")).collect();
+    lines.concat()
 }
 
 fn wait_for(lines: &Receiver<String>, wanted: &str) {
