@@ -5,6 +5,7 @@ use crate::accept::listener::Speaks;
 use crate::accept::peer::Peer;
 use crate::accept::stream::{ClientStream, Socket};
 use crate::clock::Clock;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body;
@@ -23,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Answers requests; one for all connections.
-pub trait Service: Clone + Send + Sync + 'static {
+pub trait Service: Send + Sync + 'static {
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: Error + Send + Sync + 'static> + Send + Unpin + 'static;
 
@@ -74,15 +75,22 @@ type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<B>>,
 /// After an idle client was asked to close, until it is looked at again.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// Everything that connections share.
+/// What a reload replaces, all of it at once.
 #[derive(Debug)]
-pub struct Connections<S> {
+pub struct Serving<S> {
     /// TLS.
     pub tls: Arc<rustls::ServerConfig>,
     /// Answers requests.
     pub service: S,
-    /// Limits.
-    pub settings: ConnectionSettings,
+    /// Limits. Shared apart, so that a connection does not keep a service that was replaced.
+    pub settings: Arc<ConnectionSettings>,
+}
+
+/// Everything that connections share.
+#[derive(Debug)]
+pub struct Connections<S> {
+    /// A connection keeps the TLS and the limits that it began with; each request asks for the newest service, once.
+    pub serving: ArcSwap<Serving<S>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the process stops.
@@ -96,13 +104,17 @@ impl<S: Service> Connections<S> {
             tracing::debug!(%error, "the connection is gone");
             return;
         }
+        let (tls, settings) = {
+            let serving = self.serving.load();
+            (Arc::clone(&serving.tls), Arc::clone(&serving.settings))
+        };
         if speaks == Speaks::Http {
             let peer = Peer { address, is_tls: false, tls_version: None };
-            let (stream, activity) = self.watched(Socket::Plain(tcp));
-            return Box::pin(self.http1(stream, peer, activity)).await;
+            let (stream, activity) = self.watched(Socket::Plain(tcp), &settings);
+            return Box::pin(self.http1(stream, peer, activity, settings)).await;
         }
-        let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(tcp);
-        let tls = match tokio::time::timeout(self.settings.handshake_time, handshake).await {
+        let handshake = TlsAcceptor::from(tls).accept(tcp);
+        let tls = match tokio::time::timeout(settings.handshake_time, handshake).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return refused(address.ip(), "connection.handshake", &error),
             Err(late) => return refused(address.ip(), "connection.handshake-timeout", &late),
@@ -111,33 +123,43 @@ impl<S: Service> Connections<S> {
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let tls_version = session.protocol_version().and_then(|version| version.as_str());
         let peer = Peer { address, is_tls: true, tls_version };
-        let (stream, activity) = self.watched(Socket::Tls(tls));
+        let (stream, activity) = self.watched(Socket::Tls(tls), &settings);
         // Boxed apart, so that a connection holds only its own kind of future.
         if is_http2 {
-            Box::pin(self.http2(stream, peer, activity)).await;
+            Box::pin(self.http2(stream, peer, activity, settings)).await;
         } else {
-            Box::pin(self.http1(stream, peer, activity)).await;
+            Box::pin(self.http1(stream, peer, activity, settings)).await;
         }
     }
 
     /// The connection, whose first request is due from now on.
-    fn watched(&self, socket: Socket) -> (TokioIo<ClientStream>, Arc<Activity>) {
+    fn watched(
+        &self,
+        socket: Socket,
+        settings: &ConnectionSettings,
+    ) -> (TokioIo<ClientStream>, Arc<Activity>) {
         let activity = Arc::new(Activity::new(Arc::clone(&self.clock)));
-        let (time, bytes) = (self.settings.linger_time, self.settings.linger_bytes);
+        let (time, bytes) = (settings.linger_time, settings.linger_bytes);
         (TokioIo::new(ClientStream::new(socket, Arc::clone(&activity), time, bytes)), activity)
     }
 
-    async fn http1(self: Arc<Self>, stream: TokioIo<ClientStream>, peer: Peer, activity: Arc<Activity>) {
+    async fn http1(
+        self: Arc<Self>,
+        stream: TokioIo<ClientStream>,
+        peer: Peer,
+        activity: Arc<Activity>,
+        settings: Arc<ConnectionSettings>,
+    ) {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             // Waits are bounded by `Activity`, which can tell a head from idleness.
             .header_read_timeout(None)
-            .max_header_size(self.settings.header_bytes)
+            .max_header_size(settings.header_bytes)
             // A client that has sent its request may say so and still wants the answer.
             .half_close(true);
-        if self.settings.header_count != HTTP1_FIELDS {
+        if settings.header_count != HTTP1_FIELDS {
             // With another number hyper allocates for every request. One more, so that the refusal is ours.
-            http.max_headers(self.settings.header_count.saturating_add(1));
+            http.max_headers(settings.header_count.saturating_add(1));
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
         let connection = http.serve_connection(stream, service);
@@ -148,14 +170,20 @@ impl<S: Service> Connections<S> {
                 connection.graceful_shutdown();
             }
         };
-        self.drive(connection, ask_to_close, peer, &activity).await;
+        self.drive(connection, ask_to_close, peer, &activity, &settings.patience).await;
     }
 
-    async fn http2(self: Arc<Self>, stream: TokioIo<ClientStream>, peer: Peer, activity: Arc<Activity>) {
+    async fn http2(
+        self: Arc<Self>,
+        stream: TokioIo<ClientStream>,
+        peer: Peer,
+        activity: Arc<Activity>,
+        settings: Arc<ConnectionSettings>,
+    ) {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
-            .max_concurrent_streams(self.settings.streams)
-            .max_header_list_size(u32::try_from(self.settings.header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(settings.streams)
+            .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
             .max_send_buf_size(SEND_BUFFER_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -164,11 +192,11 @@ impl<S: Service> Connections<S> {
         let service = self.service_fn(peer, Arc::clone(&activity), false);
         let connection = http.serve_connection(stream, service);
         let ask_to_close = http2::Connection::graceful_shutdown;
-        self.drive(connection, ask_to_close, peer, &activity).await;
+        self.drive(connection, ask_to_close, peer, &activity, &settings.patience).await;
     }
 
     fn service_fn(
-        &self,
+        self: &Arc<Self>,
         peer: Peer,
         activity: Arc<Activity>,
         tells_heads: bool,
@@ -178,16 +206,17 @@ impl<S: Service> Connections<S> {
         Error = Infallible,
         Future = Answering<S::Body>,
     > + use<S> {
-        let service = self.service.clone();
-        let stop = self.stop.clone();
+        let connections = Arc::clone(self);
         service_fn(move |request| {
             let in_flight = activity.begin(tells_heads);
-            let (service, stop) = (service.clone(), stop.clone());
+            let connections = Arc::clone(&connections);
             // Boxed for each request, so that an idle connection does not hold the room.
             let answer: Answering<S::Body> = Box::pin(async move {
                 let is_http1 = request.version() < Version::HTTP_2;
-                let mut response = service.answer(request, peer).await;
-                if is_http1 && stop.is_cancelled() {
+                // The whole request is answered by one plan, whatever comes meanwhile.
+                let serving = connections.serving.load_full();
+                let mut response = serving.service.answer(request, peer).await;
+                if is_http1 && connections.stop.is_cancelled() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response.map(|body| TrackedBody::new(body, in_flight)))
@@ -204,6 +233,7 @@ impl<S: Service> Connections<S> {
         ask_to_close: impl Fn(Pin<&mut C>),
         peer: Peer,
         activity: &Activity,
+        patience: &Patience,
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
@@ -214,7 +244,7 @@ impl<S: Service> Connections<S> {
         }
         loop {
             // A client that was asked to close has a moment to do so.
-            let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(&self.settings.patience) };
+            let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(patience) };
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -227,7 +257,7 @@ impl<S: Service> Connections<S> {
                     ask_to_close(connection.as_mut());
                 }
                 () = tokio::time::sleep(next_look) => {
-                    match activity.judge(&self.settings.patience) {
+                    match activity.judge(patience) {
                         Judgement::Keep => {}
                         Judgement::Idle if !is_asked => {
                             is_asked = true;

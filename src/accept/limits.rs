@@ -1,19 +1,27 @@
 //! How many connections there may be: in all, and of one client address.
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// How many there may be.
+#[derive(Debug, Clone)]
+pub struct ConnectionBounds {
+    /// In all.
+    pub total_max: usize,
+    /// Of one client address.
+    pub per_address_max: usize,
+    /// Proxies stand for many clients and are counted in the total only.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
 /// Counts connections; one per process.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    total_max: usize,
-    per_address_max: usize,
-    /// Proxies stand for many clients and are counted in the total only.
-    trusted_proxies: Vec<IpNet>,
+    bounds: RwLock<ConnectionBounds>,
     total: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -38,14 +46,13 @@ pub struct ConnectionPermit {
 
 impl ConnectionLimits {
     /// No connections yet.
-    pub fn new(total_max: usize, per_address_max: usize, trusted_proxies: Vec<IpNet>) -> Self {
-        Self {
-            total_max,
-            per_address_max,
-            trusted_proxies,
-            total: AtomicUsize::new(0),
-            by_address: Mutex::default(),
-        }
+    pub fn new(bounds: ConnectionBounds) -> Self {
+        Self { bounds: RwLock::new(bounds), total: AtomicUsize::new(0), by_address: Mutex::default() }
+    }
+
+    /// Other bounds from now on; connections that are open stay.
+    pub fn set(&self, bounds: ConnectionBounds) {
+        *self.bounds.write() = bounds;
     }
 
     /// Takes a place for a connection from this address.
@@ -54,16 +61,17 @@ impl ConnectionLimits {
     /// If there is none.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, TooMany> {
         let mut permit = ConnectionPermit { limits: Arc::clone(self), address: None };
-        if self.total.fetch_add(1, Ordering::AcqRel) >= self.total_max {
+        let bounds = self.bounds.read();
+        if self.total.fetch_add(1, Ordering::AcqRel) >= bounds.total_max {
             return Err(TooMany::InAll);
         }
-        if self.trusted_proxies.iter().any(|net| net.contains(&address)) {
+        if bounds.trusted_proxies.iter().any(|net| net.contains(&address)) {
             return Ok(permit);
         }
         let key = group(address);
         let mut counts = self.by_address.lock();
         let count = counts.entry(key).or_insert(0);
-        if *count >= self.per_address_max {
+        if *count >= bounds.per_address_max {
             drop(counts);
             return Err(TooMany::OfAddress);
         }
@@ -104,7 +112,12 @@ mod tests {
     use super::*;
 
     fn limits(total: usize, per_address: usize) -> Arc<ConnectionLimits> {
-        Arc::new(ConnectionLimits::new(total, per_address, vec!["10.0.0.0/8".parse().unwrap()]))
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        Arc::new(ConnectionLimits::new(ConnectionBounds {
+            total_max: total,
+            per_address_max: per_address,
+            trusted_proxies,
+        }))
     }
 
     #[test]

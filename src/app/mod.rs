@@ -8,22 +8,24 @@ mod deployment;
 mod descriptors;
 mod echo;
 mod plan;
+mod reload;
 mod summary;
 mod watch;
 
 use crate::accept::activity::Patience;
-use crate::accept::connection::{ConnectionSettings, Connections, Service};
-use crate::accept::limits::ConnectionLimits;
+use crate::accept::connection::{ConnectionSettings, Service};
+use crate::accept::limits::{ConnectionBounds, ConnectionLimits};
 use crate::accept::listener::{self, Speaks};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
 use crate::accept::tls::{self, TlsError};
+use crate::app::plan::Limiting;
+use crate::app::reload::Kept;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, HostPattern, Limits, Listen, StoreUrl};
+use crate::config::{CertificateFiles, Config, HostPattern, Limits, Listen, StoreUrl};
 use crate::credentials::{Credentials, TokenPolicy};
-use crate::forward::upstream::Upstream;
 use crate::gateway::Gateway;
 use crate::password::Passwords;
 use crate::respond::record::RecordedBody;
@@ -43,6 +45,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use crate::app::reload::{ReloadError, Reloader};
 pub use crate::app::summary::log_summary;
 
 /// Threads for what is slow: SQL has a thread for each connection besides.
@@ -145,11 +148,7 @@ impl Backing {
         }));
         let passwords = Passwords::new(Passwords::threads_default(), config.limits.password_queue);
         let passwords = Arc::new(passwords.map_err(AppError::Thread)?);
-        let policy = TokenPolicy {
-            ttl: config.tokens.ttl,
-            prefix: config.tokens.prefix.clone(),
-            per_user: config.tokens.per_user,
-        };
+        let policy = token_policy(config);
         let credentials =
             Credentials::new(Arc::clone(&store), Arc::clone(&cache), passwords, Arc::clone(clock), policy);
         Ok(Self { store, cache, credentials: Arc::new(credentials) })
@@ -163,6 +162,7 @@ pub struct Running {
     http_addresses: Vec<SocketAddr>,
     certificate: PathBuf,
     backing: Backing,
+    reloader: Arc<Reloader>,
     stop: CancellationToken,
     cores: Vec<JoinHandle<()>>,
     /// What runs on the slow runtime until the end.
@@ -182,44 +182,42 @@ impl Running {
             .enable_all()
             .build()
             .map_err(AppError::Thread)?;
-        let mut certificates = config.tls.certificates.clone();
-        if certificates.is_empty() {
-            certificates.push(tls::self_signed(&config.tls.self_signed_directory, &hosts(config))?);
-        }
-        let certificate = certificates.first().map(|files| files.cert.clone()).unwrap_or_default();
-        let tls = tls::server_config(&config.tls, &certificates)?;
+        let certificate = certificates(config)?.first().map(|files| files.cert.clone()).unwrap_or_default();
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open(config, &options.clock))?;
         let workers = config.listen.workers.get();
-        let upstreams = plan::upstreams(config, workers)?;
         let background = TaskTracker::new();
         let (addresses, http_addresses, sockets) = bind(&config.listen, workers)?;
-        let gateway = plan::gateway(&plan::Parts {
-            config,
-            options: &options,
-            backing: &backing,
-            upstreams: &upstreams,
-            slow: slow.handle(),
-            background: &background,
-            https_port: addresses.first().map_or(0, SocketAddr::port),
-            deployment_key: &deployment_key,
-        })?;
+        let limiting = Limiting::new(config, &options.clock)?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(watch::watch(backing.clone(), clock(), stop.clone()), slow.handle());
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
         background.spawn_on(watch::write_uses(backing.clone(), stop.clone()), slow.handle());
-        let connections = Arc::new(Connections {
-            tls,
-            service: GatewayService(Arc::new(gateway)),
-            settings: connection_settings(&config.limits),
-            clock: options.clock,
-            stop: stop.clone(),
-        });
-        let spawned = Spawned { connections, upstreams, config, stop: stop.clone() };
-        let cores = spawned.cores(sockets)?;
+        let limits = Arc::new(ConnectionLimits::new(bounds(config)));
+        let reloader = Reloader::new(
+            Kept {
+                options,
+                backing: backing.clone(),
+                slow: slow.handle().clone(),
+                background: background.clone(),
+                https_port: addresses.first().map_or(0, SocketAddr::port),
+                deployment_key,
+                limits: Arc::clone(&limits),
+                stop: stop.clone(),
+            },
+            config,
+            limiting,
+        )?;
+        let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
+        let cores = spawned.cores(sockets, config.limits.drain_time)?;
         let slow = Some(slow);
-        Ok(Self { addresses, http_addresses, certificate, backing, stop, cores, background, slow })
+        Ok(Self { addresses, http_addresses, certificate, backing, reloader, stop, cores, background, slow })
+    }
+
+    /// Puts another configuration in the place of this one while requests are served.
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Addresses that are listened on for HTTPS; a port 0 in the configuration is the real one here.
@@ -301,8 +299,8 @@ impl Drop for Running {
 }
 
 /// The gateway as the connections' service.
-#[derive(Debug, Clone)]
-struct GatewayService(Arc<Gateway>);
+#[derive(Debug)]
+struct GatewayService(Gateway);
 
 impl Service for GatewayService {
     type Body = RecordedBody;
@@ -313,20 +311,19 @@ impl Service for GatewayService {
 }
 
 /// Everything that the cores are started with.
-struct Spawned<'a> {
-    connections: Arc<Connections<GatewayService>>,
-    upstreams: Vec<Arc<Upstream>>,
-    config: &'a Config,
+struct Spawned {
+    reloader: Arc<Reloader>,
+    limits: Arc<ConnectionLimits>,
     stop: CancellationToken,
 }
 
-impl Spawned<'_> {
+impl Spawned {
     /// Starts a thread for each core; `sockets` are by core.
-    fn cores(self, sockets: Vec<Vec<Listener>>) -> Result<Vec<JoinHandle<()>>, AppError> {
-        let limits = &self.config.limits;
-        let trusted = self.config.clients.trusted_proxies.clone();
-        let connections = descriptors::connections(limits.connections);
-        let counted = Arc::new(ConnectionLimits::new(connections, limits.connections_per_address, trusted));
+    fn cores(
+        self,
+        sockets: Vec<Vec<Listener>>,
+        drain_time: Duration,
+    ) -> Result<Vec<JoinHandle<()>>, AppError> {
         let (cores, inboxes) = Cores::new(sockets.len());
         let numbered = sockets.into_iter().zip(inboxes).enumerate();
         numbered
@@ -334,8 +331,8 @@ impl Spawned<'_> {
                 let server = Arc::new(Server {
                     me,
                     cores: cores.clone(),
-                    connections: Arc::clone(&self.connections),
-                    limits: Arc::clone(&counted),
+                    connections: Arc::clone(self.reloader.connections()),
+                    limits: Arc::clone(&self.limits),
                     tasks: TaskTracker::new(),
                     failures: Mutex::default(),
                 });
@@ -343,10 +340,9 @@ impl Spawned<'_> {
                     server,
                     listeners,
                     inbox,
-                    upstreams: self.upstreams.clone(),
+                    reloader: Arc::clone(&self.reloader),
                     stop: self.stop.clone(),
                 };
-                let drain_time = limits.drain_time;
                 let thread = std::thread::Builder::new().name(format!("core-{me}"));
                 thread.spawn(move || core.run(drain_time)).map_err(AppError::Thread)
             })
@@ -359,7 +355,7 @@ struct Core {
     server: Arc<Server<GatewayService>>,
     listeners: Vec<Listener>,
     inbox: Inbox,
-    upstreams: Vec<Arc<Upstream>>,
+    reloader: Arc<Reloader>,
     stop: CancellationToken,
 }
 
@@ -373,7 +369,7 @@ impl Core {
     }
 
     async fn serve(self, drain_time: Duration) {
-        let Self { server, listeners, inbox, upstreams, stop } = self;
+        let Self { server, listeners, inbox, reloader, stop } = self;
         let accepting = TaskTracker::new();
         for (listener, speaks) in listeners {
             match tokio::net::TcpListener::from_std(listener) {
@@ -388,9 +384,7 @@ impl Core {
         let sweeper = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
-                for upstream in &upstreams {
-                    upstream.sweep(me);
-                }
+                reloader.sweep(me);
             }
         });
         stop.cancelled().await;
@@ -439,6 +433,31 @@ fn hosts(config: &Config) -> Vec<String> {
         HostPattern::Any | HostPattern::Wildcard(_) => None,
     };
     config.routes.iter().filter_map(|route| named(&route.host)).collect()
+}
+
+/// The configured certificates, or the self-signed one.
+fn certificates(config: &Config) -> Result<Vec<CertificateFiles>, TlsError> {
+    let configured = &config.tls.certificates;
+    if !configured.is_empty() {
+        return Ok(configured.clone());
+    }
+    Ok(vec![tls::self_signed(&config.tls.self_signed_directory, &hosts(config))?])
+}
+
+fn bounds(config: &Config) -> ConnectionBounds {
+    ConnectionBounds {
+        total_max: descriptors::connections(config.limits.connections),
+        per_address_max: config.limits.connections_per_address,
+        trusted_proxies: config.clients.trusted_proxies.clone(),
+    }
+}
+
+fn token_policy(config: &Config) -> TokenPolicy {
+    TokenPolicy {
+        ttl: config.tokens.ttl,
+        prefix: config.tokens.prefix.clone(),
+        per_user: config.tokens.per_user,
+    }
 }
 
 fn connection_settings(limits: &Limits) -> ConnectionSettings {

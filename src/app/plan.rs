@@ -38,9 +38,16 @@ const LOGINS_AT_STORE: usize = 8;
 /// Longest time of a login: two look-ups, the wait for a full queue of passwords, and a write behind another process.
 const LOGIN_TIME: Duration = Duration::from_secs(30);
 
-/// The upstreams, in the order of the configuration.
-pub(in crate::app) fn upstreams(config: &Config, cores: usize) -> Result<Vec<Arc<Upstream>>, AppError> {
+/// The upstreams, in the order of the configuration. One of `old` that is the same goes on with its connections.
+pub(in crate::app) fn upstreams(
+    config: &Config,
+    cores: usize,
+    old: &[(config::Upstream, Arc<Upstream>)],
+) -> Result<Vec<Arc<Upstream>>, AppError> {
     let make = |upstream: &config::Upstream| {
+        if let Some((_, same)) = old.iter().find(|(config, _)| config == upstream) {
+            return Ok(Arc::clone(same));
+        }
         let failed = |source| AppError::Upstream { name: upstream.name.clone(), source };
         let is_tls = |server: &config::ServerAddress| matches!(server, config::ServerAddress::Https { .. });
         let tls = if upstream.servers.iter().any(is_tls) {
@@ -89,6 +96,7 @@ pub(in crate::app) struct Parts<'a> {
     /// The port that HTTPS is listened for on.
     pub(in crate::app) https_port: u16,
     pub(in crate::app) deployment_key: &'a Secret,
+    pub(in crate::app) limiting: &'a Limiting,
 }
 
 /// The gateway.
@@ -104,12 +112,12 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
     // The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up
     // that was cut off from outside could not.
     let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2));
-    let limiting = Limiting::new(parts.config, &parts.options.clock)?;
+    let limiting = parts.limiting;
     let planned = parts
         .config
         .routes
         .iter()
-        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow, &limiting)?)));
+        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow, limiting)?)));
     let mut process = [0; 8];
     getrandom::fill(&mut process).map_err(|_| NoRandomness)?;
     Ok(Gateway {
@@ -186,7 +194,8 @@ fn place(config: &Config, route: &Route) -> Place {
 }
 
 /// What counts requests: one for all routes and all cores.
-struct Limiting {
+#[derive(Debug)]
+pub(in crate::app) struct Limiting {
     counters: Arc<Counters>,
     guard: Arc<Guard>,
     alarm: Arc<ProxyAlarm>,
@@ -194,7 +203,7 @@ struct Limiting {
 }
 
 impl Limiting {
-    fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, NoRandomness> {
+    pub(in crate::app) fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, NoRandomness> {
         let bytes = config.limits.throttle_bytes;
         Ok(Self {
             counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
@@ -202,6 +211,16 @@ impl Limiting {
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             clock: Arc::clone(clock),
         })
+    }
+
+    /// For another configuration; what was counted stays counted.
+    pub(in crate::app) fn with(&self, config: &Config) -> Self {
+        Self {
+            counters: Arc::clone(&self.counters),
+            guard: Arc::new(self.guard.with(&config.authentication.guard)),
+            alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     fn throttles(&self, config: &Config, route: &Route) -> Throttles {

@@ -8,6 +8,7 @@ mod describe;
 mod group;
 mod import;
 mod lines;
+mod reload;
 mod run;
 mod secrets;
 mod table;

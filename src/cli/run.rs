@@ -3,6 +3,7 @@
 use crate::app::demo::Demo;
 use crate::app::{Options, Running, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
+use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{Arguments, Command, describe, group, signalled, token, user};
 use crate::config::{Config, LogFormat};
@@ -10,6 +11,7 @@ use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -59,7 +61,8 @@ fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let stop = StopSignals::listen()?;
     let running = Running::start(&config, Options::default())?;
     log_summary(&config, &running);
-    let code = stop.wait(move || running.stop())?;
+    let (path, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
+    let code = stop.wait(move || running.stop(), Arc::new(move || reload(&path, &reloader)))?;
     drop(guard);
     Ok(code)
 }
@@ -77,11 +80,14 @@ fn demo() -> Result<ExitCode, Failure> {
     let stop = StopSignals::listen()?;
     let demo = Demo::start()?;
     say(&demo.instructions())?;
-    let code = stop.wait(move || {
-        if let Err(error) = demo.stop() {
-            tracing::warn!(%error, "the demonstration's directory could not be removed");
-        }
-    })?;
+    let code = stop.wait(
+        move || {
+            if let Err(error) = demo.stop() {
+                tracing::warn!(%error, "the demonstration's directory could not be removed");
+            }
+        },
+        Arc::new(|| {}),
+    )?;
     drop(guard);
     Ok(code)
 }
@@ -92,6 +98,7 @@ struct StopSignals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl StopSignals {
@@ -100,20 +107,35 @@ impl StopSignals {
         let entered = runtime.enter();
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
         // Not used yet, and never a reason to die: once listened for, the default action is gone for good.
-        for kind in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
             drop(signal(kind)?);
         }
         outlive_file_limit()?;
         drop(entered);
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, hangup })
     }
 
-    /// Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
-    fn wait(self, stop: impl FnOnce() + Send + 'static) -> Result<ExitCode, Failure> {
-        let Self { runtime, mut terminate, mut interrupt } = self;
+    /// Reloads at each SIGHUP. Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
+    fn wait(
+        self,
+        stop: impl FnOnce() + Send + 'static,
+        reload: Arc<dyn Fn() + Send + Sync>,
+    ) -> Result<ExitCode, Failure> {
+        let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
         runtime.block_on(async {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            let reloads = async {
+                // One after the other; signals that come meanwhile are one.
+                while hangup.recv().await.is_some() {
+                    let reload = Arc::clone(&reload);
+                    if tokio::task::spawn_blocking(move || reload()).await.is_err() {
+                        tracing::error!("a panic while the configuration was reloaded: the old one stays");
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, () = reloads => {} }
             tracing::info!("stopping: requests under way are finished");
             let (stopped, wait) = tokio::sync::oneshot::channel();
             std::thread::Builder::new().name("stop".to_owned()).spawn(move || {

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 pub const DEPLOYMENT_KEY_BYTES_MIN: usize = 32;
 
 /// What is common to all replicas.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Names credentials in logs and caches (HMAC).
     pub key: DeploymentKey,

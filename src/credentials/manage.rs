@@ -165,7 +165,7 @@ impl Credentials {
     ) -> Result<IssuedToken, CredentialsError> {
         check_token_name(&wanted.name)?;
         let user = self.user(username).await?.id;
-        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
+        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy().prefix)?;
         let digest = Digest::of(key.expose());
         let id = CredentialId(u64::from_be_bytes(random()?));
         let created = self.clock.unix();
@@ -263,7 +263,7 @@ impl Credentials {
 
     fn expiry(&self, created: UnixSeconds, lifetime: Lifetime) -> Option<UnixSeconds> {
         let time = match lifetime {
-            Lifetime::Policy => self.policy.ttl,
+            Lifetime::Policy => self.policy().ttl,
             Lifetime::Never => None,
             Lifetime::For(time) => Some(time),
         };

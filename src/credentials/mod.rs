@@ -12,6 +12,7 @@ use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use arc_swap::ArcSwap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +107,7 @@ pub struct Credentials {
     cache: Arc<LocalCache>,
     passwords: Arc<Passwords>,
     clock: Arc<dyn Clock>,
-    policy: TokenPolicy,
+    policy: ArcSwap<TokenPolicy>,
 }
 
 impl Credentials {
@@ -118,7 +119,16 @@ impl Credentials {
         clock: Arc<dyn Clock>,
         policy: TokenPolicy,
     ) -> Self {
-        Self { store, cache, passwords, clock, policy }
+        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy) }
+    }
+
+    /// New tokens are made so from now on.
+    pub fn set_policy(&self, policy: TokenPolicy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    fn policy(&self) -> Arc<TokenPolicy> {
+        self.policy.load_full()
     }
 
     /// Adds a user.
@@ -190,7 +200,7 @@ impl Credentials {
         check_token_name(name)?;
         let user = self.user(username).await?;
         // DRF 3.18, `Token.generate_key`: 40 lower-case hex digits.
-        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
+        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy().prefix)?;
         self.store_token(user.id, key, name, origin).await
     }
 
@@ -200,25 +210,23 @@ impl Credentials {
     /// # Errors
     /// If the store cannot be written.
     pub async fn grant_token(&self, user: &User) -> Result<Option<CreatedToken>, CredentialsError> {
-        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy.prefix)?;
+        let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy().prefix)?;
         let token = self.new_token(user.id, &key, "", TokenOrigin::Obtain)?;
         let (id, digest) = (token.id, token.digest);
         let last_use = |id| {
             let last = self.cache.uses().last(id)?;
             Some((self.clock.unix_at(last), last.0))
         };
-        let grant = Grant {
-            password_version: user.password_version,
-            per_user: self.policy.per_user.get(),
-            last_use: &last_use,
-        };
+        let per_user = self.policy().per_user;
+        let grant =
+            Grant { password_version: user.password_version, per_user: per_user.get(), last_use: &last_use };
         let Granted::Stored { revoked } = self.store.grant_token(token, grant).await? else {
             return Ok(None);
         };
         self.invalidate_token(digest);
         for (id, digest) in revoked {
             self.invalidate_token(digest);
-            tracing::info!(credential.id = %id, user.id = user.id.0, limit = self.policy.per_user, "token revoked: per_user");
+            tracing::info!(credential.id = %id, user.id = user.id.0, limit = per_user, "token revoked: per_user");
         }
         Ok(Some(CreatedToken { id, key }))
     }
@@ -329,7 +337,7 @@ impl Credentials {
     ) -> Result<NewToken, CredentialsError> {
         let id = CredentialId(u64::from_be_bytes(random()?));
         let created = self.clock.unix();
-        let expires = self.policy.ttl.map(|ttl| after(created, ttl));
+        let expires = self.policy().ttl.map(|ttl| after(created, ttl));
         let digest = Digest::of(key.expose());
         Ok(NewToken { id, digest, user, name: name.to_owned(), origin, created, expires })
     }

@@ -40,12 +40,12 @@ const SETTLING_TIME: Duration = Duration::from_secs(10);
 /// The guards; one per process.
 #[derive(Debug)]
 pub struct Guard {
-    counters: Counters,
+    counters: Arc<Counters>,
     address: Option<Bound>,
     address_and_user: Option<Bound>,
     user: Option<Delay>,
-    room: WaitingRoom,
-    pending: Pending,
+    room: Arc<WaitingRoom>,
+    pending: Arc<Pending>,
 }
 
 #[derive(Debug)]
@@ -121,15 +121,30 @@ impl Guard {
     /// # Errors
     /// If the system gives no randomness for the keys.
     pub fn new(config: &config::Guard, bytes_max: usize) -> Result<Self, NoRandomness> {
-        let counters = Counters::new(bytes_max / SHARE)?;
-        Ok(Self {
+        let counters = Arc::new(Counters::new(bytes_max / SHARE)?);
+        Ok(Self::over(config, counters, Arc::default(), Arc::default()))
+    }
+
+    /// Other rates and delays over what was counted so far.
+    #[must_use]
+    pub fn with(&self, config: &config::Guard) -> Self {
+        Self::over(config, Arc::clone(&self.counters), Arc::clone(&self.room), Arc::clone(&self.pending))
+    }
+
+    fn over(
+        config: &config::Guard,
+        counters: Arc<Counters>,
+        room: Arc<WaitingRoom>,
+        pending: Arc<Pending>,
+    ) -> Self {
+        Self {
             address: Bound::new(&counters, config.address, "address"),
             address_and_user: Bound::new(&counters, config.address_and_user, "address-and-user"),
             user: Delay::new(&counters, config.user_delay),
             counters,
-            room: WaitingRoom::default(),
-            pending: Pending::default(),
-        })
+            room,
+            pending,
+        }
     }
 
     /// What is left of the bytes for throttles.

@@ -22,6 +22,7 @@ mod limits;
 mod obtain_token;
 mod plain_http;
 mod proxies;
+mod reload;
 mod routing;
 mod scheme;
 mod secrets;

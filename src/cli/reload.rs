@@ -1,0 +1,44 @@
+//! What SIGHUP does.
+
+use crate::app::Reloader;
+use crate::config::{Config, ConfigError, Problem, Severity};
+use std::error::Error;
+use std::path::Path;
+
+/// Reads the file anew and puts it in place, or says in the log why not.
+pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) {
+    let loaded = match Config::load(path) {
+        Ok(loaded) => loaded,
+        Err(ConfigError::Problems(faulty)) => {
+            for problem in &faulty.problems {
+                log_problem(path, problem);
+            }
+            return tracing::error!(config = %path.display(), "not reloaded: the old configuration stays");
+        }
+        Err(error) => {
+            let error = &error as &dyn Error;
+            return tracing::error!(error, "not reloaded: the old configuration stays");
+        }
+    };
+    for problem in &loaded.warnings {
+        log_problem(path, problem);
+    }
+    match reloader.reload(&loaded.config) {
+        Ok(restart) => {
+            for key in restart {
+                tracing::warn!(key, "changed, and takes effect after a restart");
+            }
+            tracing::info!(config = %path.display(), routes = loaded.config.routes.len(), "configuration reloaded");
+        }
+        Err(error) => tracing::error!(error = &error as &dyn Error, "not reloaded"),
+    }
+}
+
+fn log_problem(path: &Path, problem: &Problem) {
+    let Problem { line, column, message, help, .. } = problem;
+    let config = path.display();
+    match problem.severity {
+        Severity::Error => tracing::error!(%config, line, column, help, "{message}"),
+        Severity::Warning => tracing::warn!(%config, line, column, help, "{message}"),
+    }
+}

@@ -1,0 +1,225 @@
+//! Another configuration while requests are served: at once, whole, or not at all.
+
+use crate::harness::client::{Client, Protocol, Request};
+use crate::harness::gateway::TestGateway;
+use crate::harness::program::{Program, make_alice};
+use crate::harness::upstream::TestUpstream;
+use crate::harness::world::assert_own;
+use doorward::app::Options;
+use doorward::config::{Config, Source};
+use rustix::process::{Signal, kill_process};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Everything goes to this upstream, under two names of one plan that never differ.
+fn config(upstream: &TestUpstream, more: &str) -> String {
+    format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 2\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n\
+         [upstreams.legacy]\nservers = [\"{}\"]\n\n[routes.everything]\npath = \"/\"\nupstream = \"legacy\"\n\n{more}\n",
+        upstream.url()
+    )
+}
+
+fn reload(gateway: &TestGateway, text: &str) -> Vec<&'static str> {
+    let name = "doorward.toml".to_owned();
+    let source = Source { name, directory: gateway.directory().to_owned(), environment: |_| None };
+    let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}"));
+    gateway.running().reloader().reload(&loaded.config).unwrap()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_reload_is_effective_for_the_next_request_of_open_connections() {
+    let upstream = TestUpstream::start();
+    let gateway = TestGateway::start_with(&config(&upstream, ""), Options::default());
+    gateway.user("alice", PASSWORD);
+    let token = gateway.token("alice");
+    let runtime = runtime();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let client = Client::new(protocol, gateway.address());
+        let status = |target: &str| runtime.block_on(client.send(Request::get(target).token(&token))).status;
+        assert_eq!(status("/gone"), 200);
+        let gone = config(&upstream, "").replace("path = \"/\"", "path = \"/here\"");
+        assert!(reload(&gateway, &gone).is_empty());
+        assert_eq!((status("/gone"), status("/here")), (404, 200));
+        let staff = config(&upstream, "")
+            .replace("upstream = \"legacy\"", "upstream = \"legacy\"\npermission = \"staff\"");
+        reload(&gateway, &staff);
+        assert_eq!(status("/gone"), 403);
+        reload(&gateway, &config(&upstream, ""));
+        assert_eq!(status("/gone"), 200);
+    }
+}
+
+#[test]
+fn what_was_counted_stays_counted_and_pools_go_on() {
+    let upstream = TestUpstream::start();
+    let throttled = |rate: &str| {
+        let route = "[routes.slow]\npath = \"/slow\"\nupstream = \"legacy\"\nthrottles = [\"few\"]\n";
+        config(&upstream, &format!("{route}\n[throttles.few]\nrate = \"{rate}\"\nby = \"user\"\n"))
+    };
+    let gateway = TestGateway::start_with(&throttled("3/hour"), Options::default());
+    gateway.user("alice", PASSWORD);
+    let token = gateway.token("alice");
+    let runtime = runtime();
+    let client = Client::new(Protocol::Http1, gateway.address());
+    let status = || runtime.block_on(client.send(Request::get("/slow").token(&token))).status;
+    assert_eq!([status(), status()], [200, 200]);
+    reload(&gateway, &throttled("3/hour"));
+    assert_eq!([status(), status()], [200, 429]);
+    reload(&gateway, &throttled("5/hour"));
+    assert_eq!([status(), status(), status()], [200, 200, 429]);
+    // One client's connection, one worker, one connection to the upstream through all of it.
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn what_only_a_start_can_change_is_named_and_stays() {
+    let upstream = TestUpstream::start();
+    let gateway = TestGateway::start_with(&config(&upstream, ""), Options::default());
+    gateway.user("alice", PASSWORD);
+    let token = gateway.token("alice");
+    let other =
+        config(&upstream, "").replace("doorward.db", "other.db").replace("127.0.0.1:0", "127.0.0.1:1");
+    assert_eq!(reload(&gateway, &other), ["[listen] https", "[store] url"]);
+    assert_eq!(reload(&gateway, &other), ["[listen] https", "[store] url"], "still not as it was started");
+    let client = Client::new(Protocol::Http2, gateway.address());
+    assert_eq!(runtime().block_on(client.send(Request::get("/x").token(&token))).status, 200);
+    assert!(!gateway.directory().join("other.db").exists());
+}
+
+#[test]
+fn a_key_of_another_certificate_keeps_the_old_plan() {
+    let upstream = TestUpstream::start();
+    let gateway = TestGateway::start_with(&config(&upstream, ""), Options::default());
+    let directory = gateway.directory();
+    let make = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec!["other.test".to_owned()]).unwrap();
+        std::fs::write(directory.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        std::fs::write(directory.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    };
+    make("one");
+    make("two");
+    let text = config(&upstream, "").replace("path = \"/\"", "path = \"/other\"")
+        + "[tls]\ncertificates = [{ cert = \"one.pem\", key = \"two.key\" }]\n";
+    let source = Source { name: "d.toml".to_owned(), directory: directory.to_owned(), environment: |_| None };
+    let loaded = Config::parse(&text, &source).unwrap();
+    gateway.running().reloader().reload(&loaded.config).unwrap_err();
+    let client = Client::new(Protocol::Http1, gateway.address());
+    // 401, not 404: the old route is there.
+    assert_own(&runtime().block_on(client.send(Request::get("/x"))), 401);
+}
+
+/// Plans A and B differ in the route's path prefix that is taken away and in the identity's name, which one request
+/// must see together.
+#[test]
+fn a_hundred_reloads_under_load_lose_no_request_and_mix_no_plan() {
+    let upstream = TestUpstream::start();
+    let plan = |which: &str| {
+        config(&upstream, &format!("[identity]\nuser = \"X-User-{which}\"\nauth_type = \"X-Kind-{which}\"\n"))
+    };
+    let gateway = Arc::new(TestGateway::start_with(&plan("a"), Options::default()));
+    gateway.user("alice", PASSWORD);
+    let token = gateway.token("alice");
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let load = {
+        let (stop, sent, address) = (Arc::clone(&stop), Arc::clone(&sent), gateway.address());
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let mut clients = JoinSet::new();
+                for number in 0..8 {
+                    let (stop, sent, token) = (Arc::clone(&stop), Arc::clone(&sent), token.clone());
+                    let protocol = if number % 2 == 0 { Protocol::Http1 } else { Protocol::Http2 };
+                    clients.spawn(async move {
+                        let client = Client::new(protocol, address);
+                        while !stop.load(Ordering::Relaxed) {
+                            let request = match number {
+                                0 | 1 => Request::post("/upload", vec![b'x'; 200_000]),
+                                _ => Request::get("/x"),
+                            };
+                            let answer = client.send(request.token(&token)).await;
+                            assert_eq!(answer.status, 200, "{answer:?}");
+                            sent.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                clients.join_all().await;
+            });
+        })
+    };
+    for number in 0..100 {
+        reload(&gateway, &plan(if number % 2 == 0 { "b" } else { "a" }));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stop.store(true, Ordering::Relaxed);
+    load.join().unwrap();
+    let log = upstream.log();
+    assert_eq!(log.requests.len(), sent.load(Ordering::Relaxed));
+    let mut seen = [0, 0];
+    for request in &log.requests {
+        let of = |which: &str| {
+            (
+                request.one(&format!("x-user-{which}")).is_some(),
+                request.one(&format!("x-kind-{which}")).is_some(),
+            )
+        };
+        match (of("a"), of("b")) {
+            ((true, true), (false, false)) => seen[0] += 1,
+            ((false, false), (true, true)) => seen[1] += 1,
+            mixed => panic!("{mixed:?}"),
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+#[test]
+fn sighup_reloads_the_file_and_a_broken_one_keeps_the_old_plan() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let text = config(&upstream, "");
+    let file = directory.path().join("doorward.toml");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let token = make_alice(&text, directory.path(), PASSWORD).await;
+        let program = Program::start(directory.path()).await;
+        let client = Client::new(Protocol::Http2, program.address);
+        let status = async |target: &str| client.send(Request::get(target).token(&token)).await.status;
+        let until = async |target: &str, right: u16| {
+            let wait = async {
+                while status(target).await != right {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+        };
+        assert_eq!(status("/x").await, 200);
+        std::fs::write(&file, text.replace("path = \"/\"", "path = \"/here\"")).unwrap();
+        kill_process(program.id(), Signal::HUP).unwrap();
+        until("/x", 404).await;
+        std::fs::write(
+            &file,
+            text.replace("path = \"/\"", "path = \"/\"\npathh = 1").replace("legacy\"]", "x"),
+        )
+        .unwrap();
+        kill_process(program.id(), Signal::HUP).unwrap();
+        // A good one after it shows that the broken one was read.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!((status("/x").await, status("/here").await), (404, 200));
+        std::fs::write(&file, &text).unwrap();
+        kill_process(program.id(), Signal::HUP).unwrap();
+        until("/x", 200).await;
+        let lines = program.stop().await;
+        let has = |words: &[&str]| lines.iter().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(has(&["configuration reloaded"]), "{lines:#?}");
+        assert!(has(&["ERROR", "pathh", "line"]), "every fault is told: {lines:#?}");
+        assert!(has(&["not reloaded: the old configuration stays"]), "{lines:#?}");
+    });
+}
