@@ -81,7 +81,7 @@ pub struct Serving<S> {
     /// TLS.
     pub tls: Arc<rustls::ServerConfig>,
     /// Answers requests.
-    pub service: S,
+    pub service: Arc<S>,
     /// Limits. Shared apart, so that a connection does not keep a service that was replaced.
     pub settings: Arc<ConnectionSettings>,
 }

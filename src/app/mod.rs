@@ -9,6 +9,7 @@ mod descriptors;
 mod echo;
 mod plan;
 mod reload;
+mod stamp;
 mod summary;
 mod watch;
 
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use crate::app::reload::{ReloadError, Reloader};
+pub use crate::app::stamp::Stamp;
 pub use crate::app::summary::log_summary;
 
 /// Threads for what is slow: SQL has a thread for each connection besides.
@@ -209,6 +211,7 @@ impl Running {
             config,
             limiting,
         )?;
+        background.spawn_on(watch::certificates(Arc::clone(&reloader), stop.clone()), slow.handle());
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(sockets, config.limits.drain_time)?;
         let slow = Some(slow);

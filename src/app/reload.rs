@@ -5,8 +5,9 @@
 
 use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::tls;
+use crate::accept::tls::{self, TlsError};
 use crate::app::plan::{self, Limiting};
+use crate::app::stamp::Stamp;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
@@ -104,6 +105,29 @@ impl Reloader {
         Ok(restart)
     }
 
+    /// Reads the certificates anew and puts them in place.
+    ///
+    /// Blocks: it reads files.
+    ///
+    /// # Errors
+    /// If they cannot be used; the old ones stay then.
+    pub(in crate::app) fn reload_certificates(&self) -> Result<(), TlsError> {
+        let current = self.current.lock();
+        let tls = tls::server_config(&current.config.tls, &certificates(&current.config)?)?;
+        let old = self.connections.serving.load();
+        let (service, settings) = (Arc::clone(&old.service), Arc::clone(&old.settings));
+        self.connections.serving.store(Arc::new(Serving { tls, service, settings }));
+        Ok(())
+    }
+
+    /// What tells whether the files of certificates and keys are others than before.
+    pub(in crate::app) fn certificate_stamps(&self) -> Vec<Option<Stamp>> {
+        let current = self.current.lock();
+        // The self-signed ones are made at start; reading them then is no error here.
+        let files = certificates(&current.config).unwrap_or_default();
+        files.iter().flat_map(|files| [&files.cert, &files.key]).map(|path| Stamp::of(path)).collect()
+    }
+
     pub(in crate::app) fn connections(&self) -> &Arc<Connections<GatewayService>> {
         &self.connections
     }
@@ -139,7 +163,7 @@ fn serving(
     })?;
     Ok(Serving {
         tls: tls::server_config(&config.tls, &certificates(config)?)?,
-        service: GatewayService(gateway),
+        service: Arc::new(GatewayService(gateway)),
         settings: Arc::new(connection_settings(&config.limits)),
     })
 }
@@ -169,7 +193,7 @@ fn merged(started: &Config, new: &Config) -> Config {
     merged.store = started.store.clone();
     merged.deployment = started.deployment.clone();
     merged.cache = started.cache.clone();
-    merged.log = started.log.clone();
+    merged.log = started.log;
     merged.limits.throttle_bytes = started.limits.throttle_bytes;
     merged.limits.password_queue = started.limits.password_queue;
     merged.limits.store_time = started.limits.store_time;

@@ -1,6 +1,6 @@
 //! Keeps the local cache true: what other processes commit to the store is found and dropped.
 
-use crate::app::Backing;
+use crate::app::{Backing, Reloader};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::Clock;
 use crate::identity::Family;
@@ -20,6 +20,9 @@ const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Between two writings of when tokens were last used.
 const USES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Between two looks at the files of certificates.
+const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches until stopped.
 pub(in crate::app) async fn watch(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {
@@ -94,6 +97,33 @@ pub(in crate::app) async fn prune(backing: Backing, clock: Arc<dyn Clock>, stop:
         pause(PRUNE_INTERVAL, &stop).await;
         if let Err(error) = backing.store.prune(clock.unix()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot prune the store");
+        }
+    }
+}
+
+/// Puts certificates that were replaced on disk in place.
+pub(in crate::app) async fn certificates(reloader: Arc<Reloader>, stop: CancellationToken) {
+    let look = |reloader: &Arc<Reloader>| {
+        let reloader = Arc::clone(reloader);
+        tokio::task::spawn_blocking(move || reloader.certificate_stamps())
+    };
+    let mut known = look(&reloader).await.unwrap_or_default();
+    while !stop.is_cancelled() {
+        pause(CERTIFICATES_INTERVAL, &stop).await;
+        let Ok(stamps) = look(&reloader).await else { continue };
+        if stamps == known {
+            continue;
+        }
+        // Whatever comes of it, it is not tried again before the files change again.
+        known = stamps;
+        let reading = Arc::clone(&reloader);
+        match tokio::task::spawn_blocking(move || reading.reload_certificates()).await {
+            Ok(Ok(())) => tracing::info!("certificates reloaded"),
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "certificates not reloaded: the old ones stay");
+            }
+            Err(_) => tracing::error!("a panic while certificates were reloaded: the old ones stay"),
         }
     }
 }

@@ -97,8 +97,8 @@ pub enum Command {
     Demo,
     /// Check the configuration and tell everything that is wrong with it.
     Check,
-    /// Serve until stopped (Ctrl-C or SIGTERM); requests under way are finished.
-    Serve,
+    /// Serve until stopped (Ctrl-C or SIGTERM); requests under way are finished. SIGHUP reloads the configuration.
+    Serve(Serve),
     /// Manage users.
     #[command(subcommand)]
     User(UserCommand),
@@ -112,6 +112,14 @@ pub enum Command {
     Completions(Completions),
     /// Print the manual page, or write the pages of all commands.
     Man(Manual),
+}
+
+/// How to serve.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Reload the configuration when its file changes, too.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 /// How to list.

@@ -1,17 +1,18 @@
 //! Runs the commands.
 
 use crate::app::demo::Demo;
-use crate::app::{Options, Running, log_summary};
+use crate::app::{Options, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
-use crate::cli::{Arguments, Command, describe, group, signalled, token, user};
+use crate::cli::{Arguments, Command, Serve, describe, group, signalled, token, user};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,13 +20,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
+/// Reads the configuration anew.
+type Reload = Arc<dyn Fn() + Send + Sync>;
+
+/// Between two looks at a file that is watched.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Runs the command; the exit code is 0, or 1 with the reason on standard error.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let config = &arguments.config;
     let ran = match &arguments.command {
         Command::Demo => demo(),
         Command::Check => check(config).map(done),
-        Command::Serve => serve(config),
+        Command::Serve(options) => serve(config, options),
         Command::User(command) => user::run(config, command).map(done),
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),
@@ -55,16 +62,30 @@ fn check(path: &Path) -> Result<(), Failure> {
     Ok(say(&format!("{} is good: {routes}, {upstreams}", path.display()))?)
 }
 
-fn serve(path: &Path) -> Result<ExitCode, Failure> {
+fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     let config = load(path)?.config;
     let guard = start(&config);
     let stop = StopSignals::listen()?;
     let running = Running::start(&config, Options::default())?;
     log_summary(&config, &running);
-    let (path, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
-    let code = stop.wait(move || running.stop(), Arc::new(move || reload(&path, &reloader)))?;
+    let (file, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
+    let reload: Reload = Arc::new(move || reload(&file, &reloader));
+    let code = stop.wait(move || running.stop(), &reload, options.watch.then_some(path))?;
     drop(guard);
     Ok(code)
+}
+
+/// Waits until the file is another one than it was known as, and there is one.
+async fn changed(file: Option<&Path>, known: &mut Option<Stamp>) {
+    let Some(file) = file else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let stamp = Stamp::of(file);
+        if stamp.is_some() && stamp != *known {
+            *known = stamp;
+            return;
+        }
+    }
 }
 
 fn start(config: &Config) -> LogGuard {
@@ -86,7 +107,9 @@ fn demo() -> Result<ExitCode, Failure> {
                 tracing::warn!(%error, "the demonstration's directory could not be removed");
             }
         },
-        Arc::new(|| {}),
+        // There is no file to read anew.
+        &(Arc::new(|| {}) as Reload),
+        None,
     )?;
     drop(guard);
     Ok(code)
@@ -117,23 +140,29 @@ impl StopSignals {
         Ok(Self { runtime, terminate, interrupt, hangup })
     }
 
-    /// Reloads at each SIGHUP. Waits for SIGTERM or SIGINT, then stops; a second one ends at once.
+    /// Reloads at each SIGHUP, and when the watched file changes. Waits for SIGTERM or SIGINT, then stops; a second
+    /// one ends at once.
     fn wait(
         self,
         stop: impl FnOnce() + Send + 'static,
-        reload: Arc<dyn Fn() + Send + Sync>,
+        reload: &Reload,
+        watched: Option<&Path>,
     ) -> Result<ExitCode, Failure> {
         let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
         runtime.block_on(async {
             let reloads = async {
                 // One after the other; signals that come meanwhile are one.
-                while hangup.recv().await.is_some() {
-                    let reload = Arc::clone(&reload);
+                let mut known = watched.and_then(Stamp::of);
+                loop {
+                    tokio::select! {
+                        _ = hangup.recv() => {}
+                        () = changed(watched, &mut known) => {}
+                    }
+                    let reload = Arc::clone(reload);
                     if tokio::task::spawn_blocking(move || reload()).await.is_err() {
                         tracing::error!("a panic while the configuration was reloaded: the old one stays");
                     }
                 }
-                std::future::pending::<()>().await;
             };
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, () = reloads => {} }
             tracing::info!("stopping: requests under way are finished");

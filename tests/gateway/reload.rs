@@ -1,6 +1,6 @@
 //! Another configuration while requests are served: at once, whole, or not at all.
 
-use crate::harness::client::{Client, Protocol, Request};
+use crate::harness::client::{Client, Protocol, Request, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::program::{Program, make_alice};
 use crate::harness::upstream::TestUpstream;
@@ -181,6 +181,32 @@ fn a_hundred_reloads_under_load_lose_no_request_and_mix_no_plan() {
 }
 
 #[test]
+fn a_watched_file_is_reloaded_when_it_changes() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let text = config(&upstream, "");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let token = make_alice(&text, directory.path(), PASSWORD).await;
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.args(["serve", "--watch"]);
+        let program = Program::start_by(command, directory.path()).await;
+        let client = Client::new(Protocol::Http1, program.address);
+        let status = async || client.send(Request::get("/x").token(&token)).await.status;
+        assert_eq!(status().await, 200);
+        let other = text.replace("path = \"/\"", "path = \"/here\"");
+        std::fs::write(directory.path().join("doorward.toml"), other).unwrap();
+        let wait = async {
+            while status().await != 404 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+        program.stop().await;
+    });
+}
+
+#[test]
 fn sighup_reloads_the_file_and_a_broken_one_keeps_the_old_plan() {
     let upstream = TestUpstream::start();
     let directory = tempfile::tempdir().unwrap();
@@ -222,4 +248,47 @@ fn sighup_reloads_the_file_and_a_broken_one_keeps_the_old_plan() {
         assert!(has(&["ERROR", "pathh", "line"]), "every fault is told: {lines:#?}");
         assert!(has(&["not reloaded: the old configuration stays"]), "{lines:#?}");
     });
+}
+
+/// The certificate that a new connection sees.
+fn certificate_seen(gateway: &TestGateway) -> Vec<u8> {
+    runtime().block_on(async {
+        let config = Arc::new(tls_config(rustls::ALL_VERSIONS, &[b"http/1.1"]));
+        let tcp = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+        let stream = handshake(&config, "gateway.test", tcp).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    })
+}
+
+#[test]
+fn certificates_replaced_on_disk_are_picked_up_and_a_wrong_key_keeps_the_old_pair() {
+    let upstream = TestUpstream::start();
+    let text = config(&upstream, "") + "[tls]\ncertificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
+    let directory = tempfile::tempdir().unwrap();
+    let write = |parts: &[&str]| {
+        let made = rcgen::generate_simple_self_signed(vec!["gateway.test".to_owned()]).unwrap();
+        for part in parts {
+            let pem = if *part == "a.pem" { made.cert.pem() } else { made.signing_key.serialize_pem() };
+            std::fs::write(directory.path().join(part), pem).unwrap();
+        }
+        made.cert.der().to_vec()
+    };
+    let first = write(&["a.pem", "a.key"]);
+    let gateway = TestGateway::start_in(directory.path(), &text, Options::default()).unwrap();
+    assert_eq!(certificate_seen(&gateway), first);
+    let second = write(&["a.pem", "a.key"]);
+    let since = std::time::Instant::now();
+    while certificate_seen(&gateway) != second {
+        assert!(since.elapsed() < Duration::from_secs(10), "the new certificate is not served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    write(&["a.key"]);
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(certificate_seen(&gateway), second);
+    let third = write(&["a.pem", "a.key"]);
+    let since = std::time::Instant::now();
+    while certificate_seen(&gateway) != third {
+        assert!(since.elapsed() < Duration::from_secs(10), "a good pair after a bad one is not served");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
