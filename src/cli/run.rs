@@ -9,7 +9,7 @@ use crate::cli::{Arguments, Command, Serve, describe, group, signalled, token, u
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
