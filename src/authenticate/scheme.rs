@@ -34,10 +34,10 @@ pub trait Scheme: Debug + Send + Sync {
     /// Reads the request and answers if it can without waiting.
     fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall;
 
-    /// The name of the credentials of a request that came in clear: nobody is authenticated by it. `None`: it
+    /// The names of the credentials of a request that came in clear: nobody is authenticated by them. Empty: it
     /// carries nothing of this scheme's that has a name.
-    fn exposed(&self, _headers: &HeaderMap) -> Option<Naming> {
-        None
+    fn exposed(&self, _headers: &HeaderMap) -> Vec<Naming> {
+        Vec::new()
     }
 
     /// Whether this request may be made with these credentials.

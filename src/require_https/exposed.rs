@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 /// Tokens that are looked up or revoked at a time: with more, requests that came by HTTPS would wait for the store
 /// behind those that did not.
 pub const PENDING_MAX: usize = 64;
+/// Tokens of one request that are named: nobody has a use for more, and each takes a place from others.
+const NAMED_MAX: usize = 8;
 /// Longest time for one: a look-up, and a write behind another process.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -50,14 +52,19 @@ enum NotNamed {
 }
 
 impl ExposedTokens {
-    /// Names the token of a request that came in clear, if it has one; does not wait.
+    /// Names the tokens of a request that came in clear; does not wait.
     pub(in crate::require_https) fn report(
         &self,
         headers: &HeaderMap,
         client: IpAddr,
         request_id: RequestId,
     ) {
-        let Some(naming) = self.schemes.iter().find_map(|scheme| scheme.exposed(headers)) else { return };
+        for naming in self.schemes.iter().flat_map(|scheme| scheme.exposed(headers)).take(NAMED_MAX) {
+            self.report_one(naming, client, request_id);
+        }
+    }
+
+    fn report_one(&self, naming: Naming, client: IpAddr, request_id: RequestId) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!(
                 client.address = %client,

@@ -193,8 +193,8 @@ pub trait TokenStore: Debug + Send + Sync {
     /// As [`Self::insert_token`].
     fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted>;
 
-    /// Writes when tokens were last used, in batches; tokens that are gone are left out. An earlier time never
-    /// replaces a later one.
+    /// Writes when tokens were last used, in batches; tokens that are gone are left out, and so are those whose last
+    /// written use is less than a minute before.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written; what was written then may be repeated.

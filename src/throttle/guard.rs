@@ -19,10 +19,12 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// One failure of a username is forgiven after this long, then the next.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
@@ -183,11 +185,15 @@ impl Guard {
                 Err(refused) => refused,
             };
             let left = deadline.since(now);
-            let Some(_place) = self.pending.place(&refused).filter(|_| !left.is_zero()) else {
+            if left.is_zero() {
                 return Err(refused);
-            };
-            // Too late or not: the next turn decides.
-            tokio::time::timeout(left, settled).await.unwrap_or_default();
+            }
+            match self.pending.place(&refused, settled.as_mut()) {
+                // Too late or not: the next turn decides.
+                Place::Taken(_place) => tokio::time::timeout(left, settled).await.unwrap_or_default(),
+                Place::NotNeeded => {}
+                Place::None => return Err(refused),
+            }
         }
     }
 
@@ -203,6 +209,8 @@ impl Guard {
     ) -> Result<Attempt, TooMany> {
         let seed = self.counters.seed();
         let (by_address, by_name) = (Subject::Address(client), Subject::Name(username));
+        // What is counted is pending, to everybody who looks: whoever is refused for it can wait for it.
+        let mut by_key = self.pending.by_key.lock();
         let mut attempt = Attempt {
             guard: Arc::clone(self),
             address: None,
@@ -233,7 +241,7 @@ impl Guard {
             attempt.user = Some(key);
         }
         let keys = [attempt.address, attempt.address_and_user];
-        attempt.pending = keys.map(|key| key.map(|key| Counted::new(self, key)));
+        attempt.pending = keys.map(|key| key.map(|key| Counted::new(self, key, &mut by_key)));
         Ok(attempt)
     }
 
@@ -299,20 +307,38 @@ struct Pending {
 }
 
 impl Pending {
-    /// A place to wait in; `None` if there is nobody to wait for, or no room.
-    fn place(&self, refused: &TooMany) -> Option<Place<'_>> {
-        if !self.by_key.lock().contains_key(&refused.key) {
-            return None;
+    /// A place to wait in for what `settled` will tell of.
+    fn place(&self, refused: &TooMany, settled: Pin<&mut Notified<'_>>) -> Place<'_> {
+        let by_key = self.by_key.lock();
+        // Under the lock under which counts settle: whoever settled after the refusal, and is not here any more, has told.
+        match (by_key.contains_key(&refused.key), settled.enable()) {
+            (_, true) => return Place::NotNeeded,
+            (false, false) => return Place::None,
+            (true, false) => {}
         }
-        let place = Place(&self.waiting);
-        (self.waiting.fetch_add(1, Ordering::Relaxed) < SETTLING_MAX).then_some(place)
+        drop(by_key);
+        let waiter = Waiter(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < SETTLING_MAX {
+            Place::Taken(waiter)
+        } else {
+            Place::None
+        }
     }
 }
 
-/// One who waits, until dropped.
-struct Place<'a>(&'a AtomicUsize);
+/// Whether an attempt that was refused waits for others.
+enum Place<'a> {
+    Taken(Waiter<'a>),
+    /// Something has settled meanwhile: it may try again at once.
+    NotNeeded,
+    /// There is nobody to wait for, or no room.
+    None,
+}
 
-impl Drop for Place<'_> {
+/// One who waits, until dropped.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -326,8 +352,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(guard: &Arc<Guard>, key: Key) -> Self {
-        *guard.pending.by_key.lock().entry(key).or_default() += 1;
+    fn new(guard: &Arc<Guard>, key: Key, by_key: &mut HashMap<Key, usize>) -> Self {
+        *by_key.entry(key).or_default() += 1;
         Self { guard: Arc::clone(guard), key }
     }
 }
@@ -335,12 +361,14 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let pending = &self.guard.pending;
-        if let Entry::Occupied(mut count) = pending.by_key.lock().entry(self.key) {
+        let mut by_key = pending.by_key.lock();
+        if let Entry::Occupied(mut count) = by_key.entry(self.key) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
             }
         }
+        // Still under the lock: whoever finds nobody pending was told, or came later and saw what was given back.
         pending.settled.notify_waiters();
     }
 }
@@ -447,6 +475,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn right_passwords_at_once_wait_for_each_other_and_all_pass() {
         assert_eq!(at_once(true).await, 100);
+    }
+
+    /// Whoever is refused while the last of those before gives its count back must not miss that.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_is_given_back_at_the_very_moment_is_not_missed() {
+        let one_at_once = Some(Rate { count: 1, period: Duration::from_mins(1) });
+        let guard = guard(&config::Guard { address: one_at_once, address_and_user: None, user_delay: None });
+        let clock = Arc::new(ManualClock::new(UnixSeconds(1_000_000_000)));
+        let one = |_| {
+            let (guard, clock) = (Arc::clone(&guard), Arc::clone(&clock));
+            tokio::spawn(async move {
+                for _ in 0..10_000 {
+                    let attempt = guard.attempt(HOME.parse().unwrap(), "alice", clock.as_ref()).await;
+                    attempt.expect("every password is right").succeeded();
+                }
+            })
+        };
+        for task in (0..4).map(one).collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert!(guard.pending.by_key.lock().is_empty());
     }
 
     #[test]

@@ -341,7 +341,7 @@ async fn until_revoked(client: &Client, token: &str) -> Duration {
 fn an_exposed_token_is_revoked_within_the_second() {
     let partner = "[authentication.schemes.partner]\nkind = \"token\"\nkeyword = \"Bearer\"\n";
     let world = World::start(&settings(&format!("{REVOKE}\n{partner}")));
-    let others: Vec<_> = (0..7).map(|_| world.gateway.token("alice")).collect();
+    let others: Vec<_> = (0..9).map(|_| world.gateway.token("alice")).collect();
     let canary = world.gateway.token("alice");
     world.run(Protocol::Http2, async |world, client| {
         let bearer = |token: &str| format!("bearer  {token} ");
@@ -370,6 +370,14 @@ fn an_exposed_token_is_revoked_within_the_second() {
         let answer = world.in_clear().raw(head).await.answer("GET", &[]).await.unwrap();
         assert_refused_with(&answer, EXPOSED, "a bad host");
         for token in [malformed, unread] {
+            let took = until_revoked(client, token).await;
+            assert!(took < Duration::from_secs(1), "revoked after {took:?}");
+        }
+        // Of several, each was there to be read.
+        let [one, another] = [&others[7], &others[8]];
+        let both = Request::get("/x").token(one).field("Authorization", format!("Bearer {another}"));
+        assert_refused_with(&world.in_clear().send(both).await, EXPOSED, "two tokens");
+        for token in [one, another] {
             let took = until_revoked(client, token).await;
             assert!(took < Duration::from_secs(1), "revoked after {took:?}");
         }
@@ -449,13 +457,13 @@ impl Scheme for SlowNames {
         Recall::NotMine
     }
 
-    fn exposed(&self, _: &HeaderMap) -> Option<Naming> {
+    fn exposed(&self, _: &HeaderMap) -> Vec<Naming> {
         let (gate, begun) = (self.gate.clone(), Arc::clone(&self.begun));
-        Some(Box::pin(async move {
+        vec![Box::pin(async move {
             begun.fetch_add(1, Ordering::Relaxed);
             gate.wait().await;
             Ok(Exposed::Unknown(CredentialId(1)))
-        }))
+        })]
     }
 }
 

@@ -264,9 +264,14 @@ pub(crate) async fn uses_are_written_and_void_nothing(open: Open<'_>) {
     let uses = (0..1_051).map(|number| (CredentialId(number), UnixSeconds(NOW.0 + 60))).collect();
     store.write_uses(uses).await.unwrap();
     store.write_uses(vec![(CredentialId(7), NOW)]).await.unwrap();
+    let again = |seconds| vec![(CredentialId(7), UnixSeconds(NOW.0 + seconds)), (CredentialId(8), NOW)];
+    store.write_uses(again(119)).await.unwrap();
     let listed = store.list_tokens(None).await.unwrap();
     assert_eq!(listed.len(), 1_050, "one of them there never was");
     assert!(listed.iter().all(|token| token.last_used == Some(UnixSeconds(NOW.0 + 60))));
+    store.write_uses(again(120)).await.unwrap();
+    let last = store.list_tokens(None).await.unwrap()[7].last_used;
+    assert_eq!(last, Some(UnixSeconds(NOW.0 + 120)), "written once a minute");
     assert_eq!(feed.changes().await.unwrap(), [], "no cache has to forget anything");
 }
 

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{FoundToken, Store, StoreError};
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,11 +71,14 @@ impl Scheme for TokenScheme {
         }
     }
 
-    fn exposed(&self, headers: &HeaderMap) -> Option<Naming> {
-        let value = authorization::value(headers)?;
-        let Reading::Token(token) = read(&value, &self.keyword) else { return None };
-        let key = CredentialKey { digest: Digest::of(token), family: Family::Doorward };
-        Some(Box::pin(Arc::clone(&self.source).name(key)))
+    /// Repeated fields authenticate nobody, but each of them was there to be read.
+    fn exposed(&self, headers: &HeaderMap) -> Vec<Naming> {
+        let name = |value: &HeaderValue| -> Option<Naming> {
+            let Reading::Token(token) = read(value.as_bytes(), &self.keyword) else { return None };
+            let key = CredentialKey { digest: Digest::of(token), family: Family::Doorward };
+            Some(Box::pin(Arc::clone(&self.source).name(key)))
+        };
+        headers.get_all(header::AUTHORIZATION).iter().filter_map(name).collect()
     }
 }
 

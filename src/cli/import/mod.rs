@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 /// Lines whose users and tokens are looked up together.
 const CHUNK_LINES: usize = 1000;
-/// Tokens of one import; each takes about a hundred bytes of memory.
+/// Lines of one import; each takes about a hundred bytes of memory.
 const TOKENS_MAX: usize = 10_000_000;
 /// A name as long as a token is not repeated: columns may have been swapped.
 const SHOWN_NAME_BYTES_MAX: usize = 31;
@@ -159,6 +159,10 @@ impl<'a> Import<'a> {
                 }
                 Err(fault) => self.report.note(number, fault.to_string()),
             }
+            // Bad lines, too: their names are remembered.
+            if self.tokens.len() + candidates.len() + self.report.count() > TOKENS_MAX {
+                return Err(format!("more than {TOKENS_MAX} lines: import them in several files").into());
+            }
             if candidates.len() == CHUNK_LINES {
                 self.look_up(&mut candidates).await?;
                 self.show(lines.bytes());
@@ -200,9 +204,6 @@ impl<'a> Import<'a> {
                     self.lines.push(line);
                 }
             }
-        }
-        if self.tokens.len() > TOKENS_MAX {
-            return Err(format!("more than {TOKENS_MAX} tokens: import them in several files").into());
         }
         Ok(())
     }

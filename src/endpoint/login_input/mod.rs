@@ -66,8 +66,11 @@ pub fn read(content_type: &[u8], body: &[u8]) -> Result<Login, InputError> {
     }
     // WSGI: a field's bytes are characters of ISO 8859-1.
     let given: String = content_type.iter().map(|byte| char::from(*byte)).collect();
+    if given.chars().count() > MEDIA_TYPE_MAX {
+        return Err(InputError::MediaType(given));
+    }
     let parameters = Parameters::parse(&given).unwrap_or_default();
-    let Some(format) = format(&given, &parameters) else {
+    let Some(format) = format(&parameters) else {
         return Err(InputError::MediaType(given));
     };
     let charset = match parameters.get("charset").map(|name| (name, charset::named(name))) {
@@ -102,10 +105,7 @@ pub fn read(content_type: &[u8], body: &[u8]) -> Result<Login, InputError> {
 }
 
 /// The parser that takes a media type, which may have `*` in it (DRF, `media_type_matches`).
-fn format(given: &str, parameters: &Parameters) -> Option<Format> {
-    if given.chars().count() > MEDIA_TYPE_MAX {
-        return None;
-    }
+fn format(parameters: &Parameters) -> Option<Format> {
     let (main, sub) = parameters.value.split_once('/').unwrap_or((&parameters.value, ""));
     let takes = |(parser_main, parser_sub, _): &&(&str, &str, Format)| {
         (main == "*" || main == *parser_main) && (sub == "*" || sub == *parser_sub)

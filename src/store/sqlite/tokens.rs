@@ -25,8 +25,10 @@ const MAY_BE_GRANTED: &str =
     "SELECT count(*) FROM user WHERE id = ?1 AND is_active AND password_version = ?2";
 const LIVE: &str = "SELECT public_id, digest, created_at, last_used_at FROM token
     WHERE user_id = ?1 AND origin = ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY id";
+/// A row is written at most once in so many seconds, whatever comes.
+const USED_INTERVAL: i64 = 60;
 const USED: &str = "UPDATE token SET last_used_at = ?2
-    WHERE public_id = ?1 AND (last_used_at IS NULL OR last_used_at < ?2)";
+    WHERE public_id = ?1 AND (last_used_at IS NULL OR last_used_at <= ?2 - ?3)";
 /// Uses that one transaction writes: others write in between.
 const USES_BATCH: usize = 1000;
 
@@ -204,7 +206,7 @@ impl TokenStore for Sqlite {
             for batch in uses.chunks(USES_BATCH) {
                 let mut write = self.write().await?;
                 for (id, used) in batch {
-                    let query = sqlx::query(USED).bind(id.0.cast_signed()).bind(used.0);
+                    let query = sqlx::query(USED).bind(id.0.cast_signed()).bind(used.0).bind(USED_INTERVAL);
                     query.execute(&mut *write).await.map_err(not_written)?;
                 }
                 write.commit().await.map_err(not_written)?;
