@@ -36,6 +36,10 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+fn pause(milliseconds: u64) {
+    runtime().block_on(tokio::time::sleep(Duration::from_millis(milliseconds)));
+}
+
 #[test]
 fn a_reload_is_effective_for_the_next_request_of_open_connections() {
     let upstream = TestUpstream::start();
@@ -157,7 +161,7 @@ fn a_hundred_reloads_under_load_lose_no_request_and_mix_no_plan() {
     };
     for number in 0..100 {
         reload(&gateway, &plan(if number % 2 == 0 { "b" } else { "a" }));
-        std::thread::sleep(Duration::from_millis(5));
+        pause(5);
     }
     stop.store(true, Ordering::Relaxed);
     load.join().unwrap();
@@ -277,18 +281,18 @@ fn certificates_replaced_on_disk_are_picked_up_and_a_wrong_key_keeps_the_old_pai
     let gateway = TestGateway::start_in(directory.path(), &text, Options::default()).unwrap();
     assert_eq!(certificate_seen(&gateway), first);
     let second = write(&["a.pem", "a.key"]);
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     while certificate_seen(&gateway) != second {
         assert!(since.elapsed() < Duration::from_secs(10), "the new certificate is not served");
-        std::thread::sleep(Duration::from_millis(20));
+        pause(20);
     }
     write(&["a.key"]);
-    std::thread::sleep(Duration::from_millis(2_500));
+    pause(2_500);
     assert_eq!(certificate_seen(&gateway), second);
     let third = write(&["a.pem", "a.key"]);
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     while certificate_seen(&gateway) != third {
         assert!(since.elapsed() < Duration::from_secs(10), "a good pair after a bad one is not served");
-        std::thread::sleep(Duration::from_millis(20));
+        pause(20);
     }
 }
