@@ -37,7 +37,8 @@ fn runtime() -> Runtime {
 }
 
 fn pause(milliseconds: u64) {
-    runtime().block_on(tokio::time::sleep(Duration::from_millis(milliseconds)));
+    // A timer is made inside of its runtime.
+    runtime().block_on(async { tokio::time::sleep(Duration::from_millis(milliseconds)).await });
 }
 
 #[test]
