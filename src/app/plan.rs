@@ -21,6 +21,7 @@ use crate::route::{Place, Routes};
 use crate::secret::{NoRandomness, Secret};
 use crate::throttle::counters::Counters;
 use crate::throttle::guard::Guard;
+use crate::throttle::waiting::WaitingRoom;
 use crate::throttle::{ProxyAlarm, RouteFacts, Throttles};
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
@@ -199,6 +200,7 @@ pub(in crate::app) struct Limiting {
     counters: Arc<Counters>,
     guard: Arc<Guard>,
     alarm: Arc<ProxyAlarm>,
+    bodies: Arc<WaitingRoom>,
     clock: Arc<dyn Clock>,
 }
 
@@ -209,6 +211,7 @@ impl Limiting {
             counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
             guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
+            bodies: Arc::default(),
             clock: Arc::clone(clock),
         })
     }
@@ -271,6 +274,7 @@ fn plan(
                 clock: Arc::clone(&limiting.clock),
                 slow: logins(parts),
                 body_time: limits.body_idle,
+                bodies: Arc::clone(&limiting.bodies),
             };
             (Action::ObtainToken(handler), None)
         }

@@ -15,6 +15,7 @@ use crate::respond::own_answer;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::throttle::guard::{Guard, TooMany};
+use crate::throttle::waiting::WaitingRoom;
 use crate::throttle::{Admitted, whole_seconds};
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
@@ -36,6 +37,9 @@ pub struct ObtainToken {
     pub slow: SlowSide,
     /// Longest time for the body to come.
     pub body_time: Duration,
+    /// Where bodies wait for the rest of them, of all routes together: each is kept in memory meanwhile, and one client
+    /// may send tens of thousands at a time. A whole one comes at once, so it is the slowest that has to go.
+    pub bodies: Arc<WaitingRoom>,
 }
 
 /// What a request gets.
@@ -109,7 +113,7 @@ impl ObtainToken {
         let login = login_input::read(content_type, input.expose())?;
         drop(input);
         let attempt = self.guard.attempt(head.client.address, &login.username, self.clock.as_ref());
-        let attempt = attempt.await.map_err(Refused::TooMany)?;
+        let mut attempt = attempt.await.map_err(Refused::TooMany)?;
         attempt.wait().await;
         let credentials = Arc::clone(&self.credentials);
         let created = self.slow.run(async move {
@@ -137,11 +141,14 @@ impl ObtainToken {
 
     /// The whole body; what does not come whole is drained as other refused bodies are.
     async fn collect(&self, mut body: RequestBody) -> Result<Secret, Refused> {
-        let collected = tokio::time::timeout(self.body_time, body.collect_all()).await;
+        let collected = tokio::select! {
+            biased;
+            collected = body.collect_all() => collected.map_err(Refused::Body),
+            () = self.bodies.wait(self.body_time) => Err(Refused::BodyTimeout),
+        };
         let refused = match collected {
-            Ok(Ok(bytes)) => return Ok(Secret::new(bytes)),
-            Ok(Err(error)) => Refused::Body(error),
-            Err(_) => Refused::BodyTimeout,
+            Ok(bytes) => return Ok(Secret::new(bytes)),
+            Err(refused) => refused,
         };
         body.drain();
         Err(refused)

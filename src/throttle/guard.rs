@@ -261,9 +261,12 @@ impl Attempt {
     /// Waits. Before the password is checked, and whether or not there is such a user.
     ///
     /// # Cancel safety
-    /// When dropped, nothing but the count is left.
-    pub async fn wait(&self) {
+    /// When dropped, nothing but the count of the address is left. No password was looked at, so nobody guessed; and a
+    /// user who is less patient than the delay would make it longer with each try.
+    pub async fn wait(&mut self) {
+        let user = self.user.take();
         self.guard.room.wait(self.delay).await;
+        self.user = user;
     }
 
     /// The password was right. The attempt is not counted; earlier ones are, or each login of a user would hand those
@@ -377,6 +380,7 @@ impl Drop for Counted {
 mod tests {
     use super::*;
     use crate::clock::{ManualClock, UnixSeconds};
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
 
     const START: Monotonic = Monotonic(3_600_000_000_000);
@@ -505,6 +509,26 @@ mod tests {
         assert!(pending.iter().all(|attempt| attempt.delay().is_zero()));
         drop(pending);
         assert_eq!(attempt(&guard, "192.0.2.2", "alice", START).unwrap().delay(), seconds(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_before_the_password_was_looked_at_makes_nobody_wait_longer() {
+        let guard = guard(&config::Guard::default());
+        for number in 0..3 {
+            attempt(&guard, &format!("198.51.100.{number}"), "alice", START).unwrap().failed();
+        }
+        for _ in 0..3 {
+            let mut attempt = attempt(&guard, HOME, "alice", START).unwrap();
+            assert_eq!(attempt.delay(), seconds(4));
+            assert!(attempt.wait().now_or_never().is_none());
+        }
+        // Who leaves while it is being looked at has tried, and the address is counted in any case.
+        let mut last = attempt(&guard, HOME, "alice", START).unwrap();
+        last.wait().await;
+        drop(last);
+        let delayed = attempt(&guard, HOME, "alice", START).unwrap();
+        assert_eq!(delayed.delay(), seconds(6));
+        assert!(attempt(&guard, HOME, "alice", START).is_err());
     }
 
     #[tokio::test(start_paused = true)]

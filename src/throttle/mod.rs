@@ -9,7 +9,7 @@ mod gcra;
 pub mod guard;
 mod keys;
 mod log;
-mod waiting;
+pub mod waiting;
 
 use crate::accept::head::Head;
 use crate::authenticate::scheme::Identity;

@@ -1,4 +1,5 @@
-//! Where delayed attempts wait: without a place in any queue, and not more than so many.
+//! Where attempts wait that are delayed, or whose bodies are slow: without a place in any queue, and not more than so
+//! many.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -6,14 +7,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Attempts that wait at the same time; all usernames together.
-pub(in crate::throttle) const WAITING_MAX: usize = 1024;
+pub const WAITING_MAX: usize = 1024;
 
 /// Those who wait, by the order of their coming.
 ///
 /// When all places are taken, the one who has waited longest is let go early: to refuse would let a crowd lock
 /// somebody out, and to let everybody wait would let it take any amount of memory.
 #[derive(Debug, Default)]
-pub(in crate::throttle) struct WaitingRoom {
+pub struct WaitingRoom {
     waiting: Mutex<Waiting>,
 }
 
@@ -28,7 +29,7 @@ impl WaitingRoom {
     ///
     /// # Cancel safety
     /// When dropped, the place is free.
-    pub(in crate::throttle) async fn wait(&self, delay: Duration) {
+    pub async fn wait(&self, delay: Duration) {
         if delay.is_zero() {
             return;
         }

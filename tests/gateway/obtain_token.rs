@@ -504,6 +504,29 @@ fn a_body_that_does_not_come_is_a_timeout() {
 }
 
 #[test]
+fn past_the_bound_the_slowest_bodies_go_and_whole_ones_are_answered() {
+    let settings = settings("[limits]\nstreams_per_connection = 1000");
+    World::start(&settings).run(Protocol::Http2, async |_, client| {
+        let slow = async |client: &Client| {
+            let request = Request::new("POST", "/api-token-auth/").payload(Payload::StreamedLength(100));
+            let (mut upload, download) = client.open(request.field("Content-Type", "application/json")).await;
+            upload.send("{").await.unwrap();
+            (upload, download)
+        };
+        let (mut first, mut second) = (client.fresh(), client.fresh());
+        let mut crowd = Vec::new();
+        for number in 0..1100 {
+            crowd.push(slow(if number < 550 { &mut first } else { &mut second }).await);
+        }
+        token_of(&client.send(login("alice", PASSWORD)).await);
+        let (_upload, oldest) = &mut crowd[0];
+        // Long before `body_idle`, 20 seconds.
+        let answer = tokio::time::timeout(Duration::from_secs(10), oldest.answer()).await.unwrap().unwrap();
+        assert_refused_with(&answer, 408, r#"{"detail":"Request timeout."}"#);
+    });
+}
+
+#[test]
 fn a_token_expires_by_the_configured_time() {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (clock, options) = manual_clock();

@@ -55,7 +55,9 @@ pub(in crate::cli) fn read(line: &[u8], allow_weak: bool) -> Result<Entry<'_>, L
     if username.contains('\t') {
         return Err(LineFault::TooManyColumns);
     }
-    let digest = if let Some(hex) = token.strip_prefix(DIGEST_PREFIX) {
+    let digest = if let Some((prefix, hex)) = token.split_at_checked(DIGEST_PREFIX.len())
+        && prefix.eq_ignore_ascii_case(DIGEST_PREFIX)
+    {
         digest(hex).ok_or(LineFault::Digest)?
     } else {
         check_key(token, allow_weak)?;
@@ -96,6 +98,9 @@ mod tests {
         let abc = "sha256:BA7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\tzo\u{eb} b";
         let entry = read(abc.as_bytes(), false).unwrap();
         assert_eq!(entry, Entry { digest: Digest::of(b"abc"), username: "zo\u{eb} b" });
+        // In capitals it is no token in clear, either: nobody could log in with it.
+        let capitals = abc.replace("sha256:", "SHA256:");
+        assert_eq!(read(capitals.as_bytes(), false).unwrap().digest, Digest::of(b"abc"));
         assert!(read(b"abc\tx", true).is_ok());
     }
 
