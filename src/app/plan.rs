@@ -223,6 +223,7 @@ impl Limiting {
             guard: Arc::new(self.guard.with(&config.authentication.guard)),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             clock: Arc::clone(&self.clock),
+            bodies: Arc::clone(&self.bodies),
         }
     }
 
