@@ -166,15 +166,21 @@ impl From<InputError> for Refused {
 
 impl Refused {
     fn of(error: &SlowError<CredentialsError>) -> Self {
+        if matches!(
+            error,
+            SlowError::Busy | SlowError::Failed(CredentialsError::Password(PasswordError::Busy))
+        ) {
+            // The request's own line says so; in a flood a second one would only cost.
+            return Self::Busy;
+        }
         tracing::warn!(error = error as &dyn std::error::Error, "no token was made");
         match error {
-            SlowError::Busy | SlowError::Failed(CredentialsError::Password(PasswordError::Busy)) => {
-                Self::Busy
-            }
             SlowError::Failed(CredentialsError::Store(StoreError::NotWritten(_) | StoreError::Conflict)) => {
                 Self::NotWritten
             }
-            SlowError::Late | SlowError::Panicked | SlowError::Failed(_) => Self::Unavailable,
+            SlowError::Busy | SlowError::Late | SlowError::Panicked | SlowError::Failed(_) => {
+                Self::Unavailable
+            }
         }
     }
 
