@@ -8,7 +8,7 @@
 //! forget when the other is used, and be put aside again.
 
 use crate::clock::{Monotonic, UnixSeconds};
-use crate::identity::CredentialId;
+use crate::identity::{CredentialId, Digest};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,26 +47,33 @@ impl Uses {
         }
     }
 
+    /// What was noted of a credential last. Read before the credential is looked up, so that the two waits for memory
+    /// are one.
+    pub fn mark(&self, digest: Digest) -> Mark<'_> {
+        let slot = self.slot(digest);
+        Mark { slot, noted: slot.map_or(EMPTY, |slot| slot.load(Ordering::Relaxed)), tag: tag(digest) }
+    }
+
     /// The credential is used now.
-    pub fn note(&self, id: CredentialId, monotonic: Monotonic, unix: UnixSeconds) {
-        let Some(slot) = self.slot(id) else { return };
+    pub fn note(&self, mark: &Mark<'_>, id: CredentialId, monotonic: Monotonic, unix: UnixSeconds) {
+        let Some(slot) = mark.slot else { return };
         let moment = (monotonic.0 >> NANOSECONDS_BITS) & MOMENT_MASK;
-        let (old, new) = (slot.load(Ordering::Relaxed), tag(id) | moment);
+        let (old, new) = (mark.noted, mark.tag | moment);
         if old == new {
             return;
         }
         // Two cores that meet here note the same use, or one of two that are a millisecond apart.
         slot.store(new, Ordering::Relaxed);
-        let is_noted = old & !MOMENT_MASK == tag(id) && (old & MOMENT_MASK) / MINUTE == moment / MINUTE;
+        let is_noted = old & !MOMENT_MASK == mark.tag && (old & MOMENT_MASK) / MINUTE == moment / MINUTE;
         if !is_noted && !self.put_aside(id, unix) {
             slot.store(EMPTY, Ordering::Relaxed);
         }
     }
 
     /// The last use that is still known here, to about a millisecond.
-    pub fn last(&self, id: CredentialId) -> Option<Monotonic> {
-        let held = self.slot(id)?.load(Ordering::Relaxed);
-        let is_its = held != EMPTY && held & !MOMENT_MASK == tag(id);
+    pub fn last(&self, digest: Digest) -> Option<Monotonic> {
+        let held = self.slot(digest)?.load(Ordering::Relaxed);
+        let is_its = held != EMPTY && held & !MOMENT_MASK == tag(digest);
         is_its.then_some(Monotonic((held & MOMENT_MASK) << NANOSECONDS_BITS))
     }
 
@@ -98,10 +105,9 @@ impl Uses {
         true
     }
 
-    /// Ids are random, so they are their own hash.
-    fn slot(&self, id: CredentialId) -> Option<&AtomicU64> {
-        let place =
-            usize::try_from(id.0 & MOMENT_MASK).unwrap_or_default() & self.slots.len().checked_sub(1)?;
+    fn slot(&self, digest: Digest) -> Option<&AtomicU64> {
+        let place = usize::try_from(first(digest) & MOMENT_MASK).unwrap_or_default()
+            & self.slots.len().checked_sub(1)?;
         self.slots.get(place)
     }
 }
@@ -117,9 +123,23 @@ fn room() -> Pending {
     HashMap::with_capacity_and_hasher(PENDING_MAX / SHARDS, foldhash::fast::RandomState::default())
 }
 
-/// The bits of an id that do not choose its slot, where a slot has its owner's.
-fn tag(id: CredentialId) -> u64 {
-    id.0 & !MOMENT_MASK
+/// What was noted of one credential, at the moment it was asked.
+#[derive(Debug)]
+pub struct Mark<'a> {
+    slot: Option<&'a AtomicU64>,
+    noted: u64,
+    tag: u64,
+}
+
+/// A digest is its own hash.
+fn first(digest: Digest) -> u64 {
+    // `first_chunk` of 32 bytes is never `None`.
+    u64::from_le_bytes(digest.0.first_chunk().copied().unwrap_or_default())
+}
+
+/// The bits of a digest that do not choose its slot, where a slot has its owner's.
+fn tag(digest: Digest) -> u64 {
+    first(digest) & !MOMENT_MASK
 }
 
 #[cfg(test)]
@@ -132,9 +152,16 @@ mod tests {
         (Monotonic(3_600 * SECOND + seconds * SECOND), UnixSeconds(1_000 + i64::try_from(seconds).unwrap()))
     }
 
+    /// One that begins with this number.
+    fn digest(number: u64) -> Digest {
+        let mut digest = Digest([0; 32]);
+        digest.0[..8].copy_from_slice(&number.to_le_bytes());
+        digest
+    }
+
     fn note(uses: &Uses, id: u64, seconds: u64) {
         let (monotonic, unix) = at(seconds);
-        uses.note(CredentialId(id), monotonic, unix);
+        uses.note(&uses.mark(digest(id)), CredentialId(id), monotonic, unix);
     }
 
     #[test]
@@ -152,10 +179,10 @@ mod tests {
     #[test]
     fn the_last_use_is_known_to_the_millisecond() {
         let uses = Uses::new(0);
-        assert_eq!(uses.last(CredentialId(7)), None);
+        assert_eq!(uses.last(digest(7)), None);
         note(&uses, 7, 1);
         note(&uses, 7, 30);
-        let last = uses.last(CredentialId(7)).unwrap();
+        let last = uses.last(digest(7)).unwrap();
         assert!(at(30).0.since(last).as_millis() < 2, "{last:?}");
     }
 
@@ -164,9 +191,9 @@ mod tests {
         let uses = Uses::new(0);
         let (one, other) = (7, 7 | 1 << 50);
         note(&uses, one, 1);
-        assert_eq!(uses.last(CredentialId(other)), None);
+        assert_eq!(uses.last(digest(other)), None);
         note(&uses, other, 2);
-        assert_eq!(uses.last(CredentialId(one)), None);
+        assert_eq!(uses.last(digest(one)), None);
         assert_eq!(uses.take().len(), 2);
     }
 

@@ -216,8 +216,8 @@ impl Credentials {
         let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy().prefix)?;
         let token = self.new_token(user.id, &key, "", TokenOrigin::Obtain)?;
         let (id, digest) = (token.id, token.digest);
-        let last_use = |id| {
-            let last = self.cache.uses().last(id)?;
+        let last_use = |digest| {
+            let last = self.cache.uses().last(digest)?;
             Some((self.clock.unix_at(last), last.0))
         };
         let per_user = self.policy().per_user;

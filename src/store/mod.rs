@@ -103,7 +103,7 @@ pub struct TokenSummary {
 /// When a token was last used, as far as this process knows better than the store.
 ///
 /// The second is the store's unit; the number puts uses within one second in order.
-pub type LastUse<'a> = &'a (dyn Fn(CredentialId) -> Option<(UnixSeconds, u64)> + Sync);
+pub type LastUse<'a> = &'a (dyn Fn(Digest) -> Option<(UnixSeconds, u64)> + Sync);
 
 /// What a token is given for, and how many there may be.
 #[derive(Clone, Copy)]

@@ -225,7 +225,10 @@ pub(crate) async fn granted_token_displaces_the_least_recently_used(open: Open<'
     let used = |seconds| UnixSeconds(NOW.0 + seconds);
     store.write_uses(vec![(CredentialId(2), used(5)), (CredentialId(3), used(7))]).await.unwrap();
     assert_eq!(store.grant_token(obtained(5, alice), three()).await.unwrap(), revoked(&[4]));
-    let last_use = |id: CredentialId| (id.0 != 3).then_some((used(9), 10 - id.0));
+    let last_use = |of: Digest| {
+        let number = (1..10).find(|number| digest(*number) == of)?;
+        (number != 3).then_some((used(9), 10 - number))
+    };
     let grant = Grant { last_use: &last_use, ..three() };
     assert_eq!(store.grant_token(obtained(6, alice), grant).await.unwrap(), revoked(&[3]));
     // Within one second the order decides: of 2, 5 and 6 the last has the lowest.

@@ -7,6 +7,7 @@ use crate::authenticate::scheme::{
     Context, Effects, Exposed, Identity, Naming, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
 use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache, Now};
+use crate::cache::uses::Mark;
 use crate::clock::Clock;
 use crate::header::authorization::{self, Words};
 use crate::identity::{CredentialId, Digest, Family, SchemeKind};
@@ -123,9 +124,11 @@ impl TokenSource {
     fn recall(self: &Arc<Self>, digest: Digest, context: &Context) -> Recall {
         let key = CredentialKey { digest, family: Family::Doorward };
         let stale = context.stale_while_unreachable;
+        let mark = self.cache.uses().mark(digest);
+        let judge = |known, by| Recall::Answer(self.judge(known, by, &mark, context.now));
         match self.cache.recall(&key, context.now, stale) {
-            local::Recall::Known(known) => Recall::Answer(self.judge(known, AnsweredBy::Local, context.now)),
-            local::Recall::Stale(known) => Recall::Answer(self.judge(known, AnsweredBy::Stale, context.now)),
+            local::Recall::Known(known) => judge(known, AnsweredBy::Local),
+            local::Recall::Stale(known) => judge(known, AnsweredBy::Stale),
             local::Recall::Unknown => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
             local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
         }
@@ -136,20 +139,23 @@ impl TokenSource {
         key: CredentialKey,
         stale: Duration,
     ) -> Result<(Verdict, Effects), NobodyKnows> {
-        let verdict = match self.load(key, stale).await? {
-            Loaded::Known(known) => self.judge(known, AnsweredBy::Store, Now::read(self.clock.as_ref())),
-            Loaded::Stale(known) => self.judge(known, AnsweredBy::Stale, Now::read(self.clock.as_ref())),
+        let loaded = self.load(key, stale).await?;
+        let (mark, now) = (self.cache.uses().mark(key.digest), Now::read(self.clock.as_ref()));
+        let judge = |known, by| self.judge(known, by, &mark, now);
+        let verdict = match loaded {
+            Loaded::Known(known) => judge(known, AnsweredBy::Store),
+            Loaded::Stale(known) => judge(known, AnsweredBy::Stale),
             Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
         };
         Ok((verdict, Effects::default()))
     }
 
     /// An expired token is like one that never was: knox answers so, and it tells a finder least.
-    fn judge(&self, known: Known, answered_by: AnsweredBy, now: Now) -> Verdict {
+    fn judge(&self, known: Known, answered_by: AnsweredBy, mark: &Mark<'_>, now: Now) -> Verdict {
         if known.is_expired(now.unix) {
             Verdict::Rejected(INVALID, answered_by, Some(known.id))
         } else if known.user.user.is_active {
-            self.cache.uses().note(known.id, now.monotonic, now.unix);
+            self.cache.uses().note(mark, known.id, now.monotonic, now.unix);
             let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
             Verdict::Verified(identity, answered_by)
         } else {

@@ -95,10 +95,16 @@ impl LiveRow {
         CredentialId(self.public_id.cast_unsigned())
     }
 
+    /// The table holds digests of 32 bytes only.
+    fn digest(&self) -> Option<Digest> {
+        self.digest.as_slice().try_into().ok().map(Digest)
+    }
+
     /// Orders tokens by their last use; making one counts as its first.
     fn last_use(&self, known: LastUse<'_>) -> (i64, u64) {
         let written = self.last_used_at.map_or((self.created_at, 0), |used| (used.max(self.created_at), 1));
-        known(self.id()).map_or(written, |(second, order)| written.max((second.0, order.max(1))))
+        let known = self.digest().and_then(known);
+        known.map_or(written, |(second, order)| written.max((second.0, order.max(1))))
     }
 }
 
@@ -191,9 +197,7 @@ impl TokenStore for Sqlite {
             let mut revoked = Vec::new();
             for row in displaced(&mut write, &token, &grant).await.map_err(not_written)? {
                 sqlx::query(DELETE).bind(row.public_id).execute(&mut *write).await.map_err(not_written)?;
-                let id = row.id();
-                // The table holds digests of 32 bytes only.
-                revoked.extend(row.digest.try_into().ok().map(|digest| (id, Digest(digest))));
+                revoked.extend(row.digest().map(|digest| (row.id(), digest)));
             }
             insert(&mut write, token).await?;
             write.commit().await.map_err(not_written)?;
