@@ -1,10 +1,11 @@
 //! Runs the commands.
 
 use crate::app::demo::Demo;
-use crate::app::{Options, Running, log_summary};
+use crate::app::{AppError, Options, Running, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
+use crate::cli::first::First;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
-use crate::cli::{Arguments, Command, describe, group, signalled, token, user};
+use crate::cli::{Arguments, Command, Proxy, describe, first, group, signalled, token, user};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
@@ -22,6 +23,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let config = &arguments.config;
     let ran = match &arguments.command {
         Command::Demo => demo(),
+        Command::Proxy(wanted) => proxy(config, wanted),
+        Command::Init(wanted) => first::init(config, wanted).map(done),
         Command::Check => check(config).map(done),
         Command::Serve => serve(config),
         Command::User(command) => user::run(config, command).map(done),
@@ -62,6 +65,30 @@ fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let code = stop.wait(move || running.stop())?;
     drop(guard);
     Ok(code)
+}
+
+/// As [`serve`], with the file that these arguments stand for.
+fn proxy(path: &Path, wanted: &Proxy) -> Result<ExitCode, Failure> {
+    let first = First::new(path, wanted)?;
+    let config = &first.config;
+    let guard = start(config);
+    let stop = StopSignals::listen()?;
+    let running = Running::start(config, Options::default()).map_err(explain_taken)?;
+    log_summary(config, &running);
+    say(&first.steps(&running))?;
+    let code = stop.wait(move || running.stop())?;
+    drop(guard);
+    Ok(code)
+}
+
+/// An address that is taken, with what to write instead.
+fn explain_taken(error: AppError) -> Failure {
+    match &error {
+        AppError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            format!("{}; name another with --listen, such as --listen :9443", chain(&error)).into()
+        }
+        _ => error.into(),
+    }
 }
 
 fn start(config: &Config) -> LogGuard {
