@@ -113,6 +113,8 @@ pub enum Command {
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
     /// Print what a shell needs to complete the commands.
     Completions(Completions),
     /// Print the manual page, or write the pages of all commands.

@@ -21,6 +21,7 @@ mod read;
 mod render;
 mod route;
 mod sample;
+mod schema;
 mod shape;
 mod starter;
 mod store;
@@ -211,6 +212,11 @@ impl Config {
             }
             _ => Err(faulty(problems)),
         }
+    }
+
+    /// The JSON Schema of the file (draft 2020-12), for editors.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
     }
 
     fn from_raw(raw: Raw, source: &Source, problems: &mut Problems) -> Self {

@@ -3,8 +3,6 @@
 //! The file that `init` writes and the schema for editors take their words from here, so there is one place that
 //! says what a key is for. That the sample has every key, and its true default, is tested.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the schema will use it"))]
-
 /// Every key with its default.
 pub(super) const SAMPLE: &str = include_str!("../../config/doorward.toml");
 

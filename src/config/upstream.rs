@@ -175,6 +175,7 @@ impl Timeouts {
 impl Written for ServerAddress {
     const EXPECTED: &'static str =
         "a server such as \"http://127.0.0.1:9000\", \"https://10.0.0.6\" or \"unix:/run/app.sock\"";
+    const PATTERN: Option<&'static str> = Some("^(https?://[^/?#@]+$|unix:)");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -225,9 +226,11 @@ fn unix_socket(path: &str) -> Result<ServerAddress, Fault> {
 
 impl Written for Balance {
     const EXPECTED: &'static str = "a way of balancing such as \"least-requests\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("least-requests", Self::LeastRequests), ("round-robin", Self::RoundRobin)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("least-requests", Self::LeastRequests), ("round-robin", Self::RoundRobin)])
+        one_of(text)
     }
 }
 

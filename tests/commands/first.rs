@@ -68,8 +68,28 @@ impl Printed {
         let is_command =
             |line: &&String| ["doorward ", "curl ", "TOKEN="].iter().any(|start| line.starts_with(start));
         let commands = lines.iter().filter(is_command).cloned().collect();
-        Self { configuration: lines[begin..end].join("\n"), commands, text: lines.join("\n") }
+        let configuration = lines.iter().take(end).skip(begin).cloned().collect::<Vec<_>>().join("\n");
+        Self { configuration, commands, text: lines.join("\n") }
     }
+}
+
+/// The line of the README, with free ports.
+#[test]
+fn the_one_line_of_the_readme_serves() {
+    let home = Home::empty();
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## In one line\n").unwrap();
+    let (_, block) = section.split_once("```sh\ndoorward ").unwrap();
+    let (line, _) = block.split_once('\n').unwrap();
+    let line = line.replace("127.0.0.1:9000", &start_upstream().to_string());
+    let listen = format!(":{}", home.address.port());
+    let arguments: Vec<&str> = line.split(' ').chain(["--listen", &listen]).collect();
+    let mut serving = home.start(&arguments);
+    let printed = Printed::of(&mut serving);
+    assert!(printed.configuration.contains(&format!("https = [\"[::]{listen}\"]")), "{}", printed.text);
+    assert!(printed.commands[0].ends_with(&format!(" --listen '[::]{listen}'")), "{}", printed.text);
+    assert_eq!(home.curl(None).0, 401);
+    assert_eq!(serving.stop(Signal::TERM).0, Some(0));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod effect;
 mod first;
 mod group;
 mod import;
+mod schema;
 mod token;
 mod user;
 
