@@ -210,6 +210,16 @@ fn or(instead: Option<&Value>, table: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::guard::{GuardDelay, GuardRate};
+    use crate::config::route::RoutePath;
+    use crate::config::throttle::Rate;
+    use crate::config::tokens::{TokenPrefix, TokenTtl};
+    use crate::config::upstream::ServerAddress;
+    use crate::config::value::{Size, Written};
+    use http::Method;
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+    use std::time::Duration;
 
     /// The schema of a key; tables in alternatives are looked into.
     fn at<'s>(mut schema: &'s Value, place: &str, key: &str) -> &'s Value {
@@ -266,6 +276,37 @@ mod tests {
             [("routes.NAME", "upstream"), ("routes.NAME", "permission"), ("upstreams.NAME", "servers")]
         {
             assert!(at(&schema, place, key).get("default").is_none(), "{place}.{key} has no default");
+        }
+    }
+
+    /// A pattern that refuses what the gateway takes would underline good files.
+    fn assert_takes<T: Written>(text: &str) {
+        if T::from_text(text).is_ok() {
+            let validator = jsonschema::draft202012::new(&T::schema()).unwrap();
+            assert!(validator.is_valid(&json!(text)), "{text:?} is {}", T::EXPECTED);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_gateway_takes_the_schema_takes(text in prop_oneof![
+            "[0-9]{1,3}(ms|s|m|h|d|w|B|KiB|MiB|GiB|/[smhd][a-z]{0,3})?",
+            "never|off|/[a-zé/ ]{0,5}|[A-Z-]{1,4}|[A-Za-z0-9_-]{0,17}",
+            "(\\[(::1|fe80::1%1)\\]|127\\.0\\.0\\.1):[0-9]{1,5}",
+            "(https?://([a-z]{1,5}|\\[::1\\])|unix:/)[ -~]{0,5}",
+            "[ -~]{0,12}",
+        ]) {
+            assert_takes::<Duration>(&text);
+            assert_takes::<Size>(&text);
+            assert_takes::<TokenTtl>(&text);
+            assert_takes::<TokenPrefix>(&text);
+            assert_takes::<Rate>(&text);
+            assert_takes::<GuardRate>(&text);
+            assert_takes::<GuardDelay>(&text);
+            assert_takes::<ServerAddress>(&text);
+            assert_takes::<RoutePath>(&text);
+            assert_takes::<Method>(&text);
+            assert_takes::<SocketAddr>(&text);
         }
     }
 

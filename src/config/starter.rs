@@ -166,7 +166,14 @@ fn show(lines: &[Line], (section, keys): Shown, text: &mut String) {
 fn write_lines(line: &Line, mark: &str, text: &mut String) {
     for (number, written) in line.written.iter().enumerate() {
         // Writing to a String cannot fail.
-        writeln!(text, "{}{written}", if number == 0 { mark } else { "" }).unwrap_or_default();
+        match written.split_once("  # ") {
+            // The comment keeps its column.
+            Some((code, comment)) if number == 0 => {
+                let code = format!("{mark}{}", code.trim_end());
+                writeln!(text, "{code:<31} # {}", comment.trim_start()).unwrap_or_default();
+            }
+            _ => writeln!(text, "{}{written}", if number == 0 { mark } else { "" }).unwrap_or_default(),
+        }
     }
 }
 
@@ -272,6 +279,10 @@ mod tests {
     fn wrong_servers_and_schemes_are_told_with_what_to_write() {
         let refused = starter(&["http://a", "127.0.0.1:9000"], None).unwrap_err();
         assert!(refused.ends_with("did you mean \"http://127.0.0.1:9000\"?"), "{refused}");
+        for port in ["9000", ":9000"] {
+            let refused = starter(&[port], None).unwrap_err();
+            assert!(refused.ends_with("did you mean \"http://127.0.0.1:9000\"?"), "{refused}");
+        }
         let refused = starter(&["http://user:hunter2@a"], None).unwrap_err();
         assert!(refused.starts_with("--to: ") && !refused.contains("hunter2"), "{refused}");
         let refused = Starter::new(&["http://a".to_owned()], None, "tokn").unwrap_err();

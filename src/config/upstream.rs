@@ -205,6 +205,10 @@ impl Written for ServerAddress {
 }
 
 fn missing_scheme(text: &str) -> Option<String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.parse::<u16>().is_ok() {
+        return Some(format!("did you mean \"http://127.0.0.1:{port}\"?"));
+    }
     let is_server = host_and_port(text).is_ok();
     is_server.then(|| format!("did you mean \"http://{text}\"?"))
 }
