@@ -54,7 +54,7 @@ pub(in crate::cli) fn load(path: &Path) -> Result<Loaded, Failure> {
             Err(format!("{} cannot be used", path.display()).into())
         }
         Err(error @ ConfigError::Unreadable { .. }) => {
-            let hint = "write one (the smallest is in README.md) or name another with --config";
+            let hint = "write one with `doorward init` (README.md says more) or name another with --config";
             Err(format!("{}; {hint}", chain(&error)).into())
         }
     }

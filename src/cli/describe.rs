@@ -1,7 +1,9 @@
-//! What shells and manuals know of the commands: made from the arguments themselves, so it is never out of date.
+//! What shells, manuals and editors know of the commands and the file: made from the arguments and types themselves,
+//! so it is never out of date.
 
 use crate::cli::Arguments;
 use crate::cli::tell::{Failure, output, say};
+use crate::config::Config;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use std::fs;
@@ -26,6 +28,10 @@ pub(in crate::cli) fn completions(wanted: &Completions) -> Result<(), Failure> {
     let mut text = Vec::new();
     clap_complete::generate(wanted.shell, &mut Arguments::command(), "doorward", &mut text);
     Ok(output()?.write_all(&text)?)
+}
+
+pub(in crate::cli) fn schema() -> Result<(), Failure> {
+    Ok(say(&format!("{:#}", Config::schema()))?)
 }
 
 pub(in crate::cli) fn manual(wanted: &Manual) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 mod act;
 mod describe;
+mod first;
 mod group;
 mod import;
 mod lines;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use crate::cli::describe::{Completions, Manual};
+pub use crate::cli::first::{Beginning, Init, Proxy};
 pub use crate::cli::group::{GroupCommand, Members};
 pub use crate::cli::import::ImportTokens;
 pub use crate::cli::run::run;
@@ -95,6 +97,10 @@ fn may_repeat_a_secret(error: &clap::Error) -> bool {
 pub enum Command {
     /// Show the whole gateway in a minute: a built-in upstream, one user, three commands to paste.
     Demo,
+    /// Serve in front of a backend at once, without a file; prints the file and the next steps.
+    Proxy(Proxy),
+    /// Write a first configuration file, with comments.
+    Init(Init),
     /// Check the configuration and tell everything that is wrong with it.
     Check,
     /// Serve until stopped (Ctrl-C or SIGTERM); requests under way are finished. SIGHUP reloads the configuration.
@@ -108,6 +114,8 @@ pub enum Command {
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
     /// Print what a shell needs to complete the commands.
     Completions(Completions),
     /// Print the manual page, or write the pages of all commands.

@@ -1,11 +1,12 @@
 //! Runs the commands.
 
 use crate::app::demo::Demo;
-use crate::app::{Options, Running, Stamp, log_summary};
+use crate::app::{AppError, Options, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
+use crate::cli::first::First;
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
-use crate::cli::{Arguments, Command, Serve, describe, group, signalled, token, user};
+use crate::cli::{Arguments, Command, Proxy, Serve, describe, first, group, signalled, token, user};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
@@ -31,11 +32,14 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let config = &arguments.config;
     let ran = match &arguments.command {
         Command::Demo => demo(),
+        Command::Proxy(wanted) => proxy(config, wanted),
+        Command::Init(wanted) => first::init(config, wanted).map(done),
         Command::Check => check(config).map(done),
         Command::Serve(options) => serve(config, options),
         Command::User(command) => user::run(config, command).map(done),
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),
+        Command::Schema => describe::schema().map(done),
         Command::Completions(wanted) => describe::completions(wanted).map(done),
         Command::Man(wanted) => describe::manual(wanted).map(done),
     };
@@ -73,6 +77,31 @@ fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     let code = stop.wait(move || running.stop(), &reload, options.watch.then_some(path))?;
     drop(guard);
     Ok(code)
+}
+
+/// As [`serve`], with the file that these arguments stand for.
+fn proxy(path: &Path, wanted: &Proxy) -> Result<ExitCode, Failure> {
+    let first = First::new(path, wanted)?;
+    let config = &first.config;
+    let guard = start(config);
+    let stop = StopSignals::listen()?;
+    let running = Running::start(config, Options::default()).map_err(explain_taken)?;
+    log_summary(config, &running);
+    say(&first.steps(&running))?;
+    // There is no file to read anew.
+    let code = stop.wait(move || running.stop(), &(Arc::new(|| {}) as Reload), None)?;
+    drop(guard);
+    Ok(code)
+}
+
+/// An address that is taken, with what to write instead.
+fn explain_taken(error: AppError) -> Failure {
+    match &error {
+        AppError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            format!("{}; name another with --listen, such as --listen :9443", chain(&error)).into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// Waits until the file is another one than it was known as, and there is one.

@@ -72,9 +72,10 @@ pub(super) enum SchemeKind {
 
 impl Written for SchemeKind {
     const EXPECTED: &'static str = "a kind of scheme such as \"token\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("token", Self::Token)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("token", Self::Token)])
+        one_of(text)
     }
 }
 

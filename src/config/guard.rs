@@ -91,6 +91,7 @@ pub(super) struct GuardRate(Option<Rate>);
 
 impl Written for GuardRate {
     const EXPECTED: &'static str = "a rate such as \"20/min\", or \"off\"";
+    const PATTERN: Option<&'static str> = Some("^([0-9]+/([shd][a-z]*|m([a-np-z][a-z]*)?)|off)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let help = "a number from 1, a slash, and s, min, hour or day; or \"off\"";
@@ -109,6 +110,7 @@ pub(super) struct GuardDelay(Option<Duration>);
 
 impl Written for GuardDelay {
     const EXPECTED: &'static str = "a duration such as \"2s\", or \"off\"";
+    const PATTERN: Option<&'static str> = Some("^([0-9]+(ms|s|m|h|d|w)|off)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         if text == "off" {

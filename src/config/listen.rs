@@ -79,6 +79,7 @@ fn addresses(
 
 impl Written for SocketAddr {
     const EXPECTED: &'static str = "an address with a port such as \"[::]:8443\"";
+    const PATTERN: Option<&'static str> = Some("^[^:]+:[0-9]+$|^\\[.+\\]:[0-9]+$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         text.parse().map_err(|_| unexpected::<Self>(text).help_if(address_help(text)))

@@ -62,23 +62,24 @@ impl Log {
 
 impl Written for LogFormat {
     const EXPECTED: &'static str = "a log format such as \"text\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("text", Self::Text), ("json", Self::Json)])
+        one_of(text)
     }
 }
 
 impl Written for LogLevel {
     const EXPECTED: &'static str = "a log level such as \"info\"";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        let levels = [
-            ("error", Self::Error),
-            ("warn", Self::Warn),
-            ("info", Self::Info),
-            ("debug", Self::Debug),
-            ("trace", Self::Trace),
-        ];
-        one_of(text, &levels)
+        one_of(text)
     }
 }

@@ -20,7 +20,10 @@ mod raw;
 mod read;
 mod render;
 mod route;
+mod sample;
+mod schema;
 mod shape;
+mod starter;
 mod store;
 mod suggest;
 mod throttle;
@@ -51,6 +54,7 @@ pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
+pub use crate::config::starter::Starter;
 pub use crate::config::store::{Store, StoreUrl};
 pub use crate::config::suggest::nearest;
 pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
@@ -208,6 +212,11 @@ impl Config {
             }
             _ => Err(faulty(problems)),
         }
+    }
+
+    /// The JSON Schema of the file (draft 2020-12), for editors.
+    pub fn schema() -> serde_json::Value {
+        schema::schema()
     }
 
     fn from_raw(raw: Raw, source: &Source, problems: &mut Problems) -> Self {

@@ -96,6 +96,18 @@ pub(super) struct Problems {
     lost: BTreeSet<Vec<String>>,
     broken_lines: BTreeSet<usize>,
     broken_from: usize,
+    ranges: Vec<Allowed>,
+}
+
+/// What a value may be; both ends as they would be written.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    /// Where the value is in the text.
+    pub(super) at: usize,
+    /// The least that it may be.
+    pub(super) least: String,
+    /// The most.
+    pub(super) most: String,
 }
 
 impl Problems {
@@ -107,7 +119,18 @@ impl Problems {
             lost: BTreeSet::new(),
             broken_lines: BTreeSet::new(),
             broken_from: usize::MAX,
+            ranges: Vec::new(),
         }
+    }
+
+    /// Notes what this value was compared with, whatever it is: the schema says so too.
+    pub(super) fn note_range(&mut self, span: &Range<usize>, least: &str, most: &str) {
+        self.ranges.push(Allowed { at: span.start, least: least.to_owned(), most: most.to_owned() });
+    }
+
+    /// The ranges that were noted.
+    pub(super) fn into_ranges(self) -> Vec<Allowed> {
+        self.ranges
     }
 
     /// Notes an error.

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde_json::json;
 use toml::Spanned;
 
 use crate::config::authentication::SchemeKind;
@@ -26,7 +27,7 @@ use crate::config::throttle::{Rate, ThrottleBy};
 use crate::config::tls::TlsVersion;
 use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
 use crate::config::upstream::{Balance, ServerAddress, UpstreamHost};
-use crate::config::value::{Count, Entry, List, Size, Written as _};
+use crate::config::value::{Count, Entry, List, Size, Written as _, expecting};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -254,7 +255,8 @@ impl<'de> Visitor<'de> for SchemesVisitor {
     type Value = Schemes;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list such as [\"token\"] or a table such as [authentication.schemes.partner]")
+        let words = "a list such as [\"token\"] or a table such as [authentication.schemes.partner]";
+        expecting(f, words, || json!({ "type": "array", "items": String::schema() }))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Schemes, A::Error> {
@@ -299,7 +301,7 @@ impl<'de> Visitor<'de> for PermissionVisitor {
     type Value = Permission;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a permission such as \"authenticated\" or { groups = [\"editors\"] }")
+        expecting(f, SimplePermission::EXPECTED, SimplePermission::schema)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Permission, E> {
@@ -356,7 +358,7 @@ impl<'de> Visitor<'de> for HstsVisitor {
     type Value = Hsts;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"off\" or a table such as { max_age = \"365d\" }")
+        expecting(f, "\"off\" or a table such as { max_age = \"365d\" }", || json!({ "const": "off" }))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Hsts, E> {
@@ -404,7 +406,7 @@ impl<'de> Visitor<'de> for GuardVisitor {
     type Value = Guard;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table such as [authentication.guard], or \"off\"")
+        expecting(f, "a table such as [authentication.guard], or \"off\"", || json!({ "const": "off" }))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Guard, E> {
@@ -461,7 +463,7 @@ impl<'de> Visitor<'de> for IndirectVisitor {
     type Value = Indirect;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, { env = \"NAME\" } or { file = \"path\" }")
+        expecting(f, "a string, { env = \"NAME\" } or { file = \"path\" }", String::schema)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Indirect, E> {

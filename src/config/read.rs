@@ -163,8 +163,8 @@ impl Keys<'_> {
         for (key, value) in table.iter_mut() {
             let below = match shape {
                 Shape::Table { keys, .. } => keys.get(key.get_ref().as_ref()),
-                Shape::Named(inner) => Some(inner.as_ref()),
-                Shape::Leaf | Shape::List(_) => None,
+                Shape::Named(inner, _) => Some(inner.as_ref()),
+                Shape::Leaf(_) | Shape::List(_) => None,
             };
             let Some(below) = below else { continue };
             path.push(key.get_ref().to_string());
@@ -281,7 +281,7 @@ fn named_section(
 ) -> Option<String> {
     let DeValue::Table(table) = value.get_ref() else { return None };
     match known.get(meant)? {
-        Shape::Named(_) => Some(format!("[{meant}.{}]", table.keys().next()?.get_ref())),
+        Shape::Named(..) => Some(format!("[{meant}.{}]", table.keys().next()?.get_ref())),
         _ => None,
     }
 }

@@ -98,15 +98,15 @@ pub(super) enum SimplePermission {
 
 impl Written for SimplePermission {
     const EXPECTED: &'static str = "a permission such as \"authenticated\" or { groups = [\"editors\"] }";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("anyone", Self::Anyone),
+        ("authenticated", Self::Authenticated),
+        ("read-only", Self::ReadOnly),
+        ("staff", Self::Staff),
+    ];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        let words = [
-            ("anyone", Self::Anyone),
-            ("authenticated", Self::Authenticated),
-            ("read-only", Self::ReadOnly),
-            ("staff", Self::Staff),
-        ];
-        one_of(text, &words)
+        one_of(text)
     }
 }
 
@@ -132,9 +132,10 @@ pub(super) enum Handler {
 
 impl Written for Handler {
     const EXPECTED: &'static str = "a handler such as \"obtain-token\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("obtain-token", Self::ObtainToken)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("obtain-token", Self::ObtainToken)])
+        one_of(text)
     }
 }
 
@@ -356,6 +357,7 @@ fn methods(methods: Option<Spanned<Vec<Entry<Method>>>>, problems: &mut Problems
 
 impl Written for Method {
     const EXPECTED: &'static str = "a method such as \"GET\"";
+    const PATTERN: Option<&'static str> = Some("^[^a-z]+$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let capitals = text.to_ascii_uppercase();
@@ -380,6 +382,7 @@ pub(super) struct RoutePath(pub(super) String);
 
 impl Written for RoutePath {
     const EXPECTED: &'static str = "a path such as \"/api/\"";
+    const PATTERN: Option<&'static str> = Some("^/");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let refuse = |help: &str| Err(unexpected::<Self>(text).help(help));

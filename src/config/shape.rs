@@ -6,25 +6,39 @@
 use std::collections::BTreeMap;
 
 use serde::de::value::Error;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
+use serde_json::Value;
 
 /// What may stand at one place of the file.
 #[derive(Debug)]
 pub(super) enum Shape {
-    /// A value without keys.
-    Leaf,
+    /// A value without keys, with its schema.
+    Leaf(Forms),
     /// A table with known keys; `name` is the Rust type's.
     Table {
         /// Name of the type in `raw.rs`.
         name: &'static str,
         /// The known keys.
         keys: BTreeMap<&'static str, Self>,
+        /// What may stand there instead of a table.
+        instead: Forms,
     },
-    /// A table whose keys are names that the user chooses.
-    Named(Box<Self>),
+    /// A table whose keys are names that the user chooses, or something else instead.
+    Named(Box<Self>, Forms),
     /// A list.
     List(Box<Self>),
+}
+
+/// What a value may be, as JSON Schema; `None` if its type does not say.
+pub(super) type Forms = Option<Value>;
+
+/// What a visitor says of itself if asked for a schema.
+fn forms<'de, V: Visitor<'de>>(visitor: &V) -> Forms {
+    let expected: &dyn Expected = visitor;
+    serde_json::from_str(&format!("{expected:#}")).ok()
 }
 
 impl Shape {
@@ -47,9 +61,9 @@ impl Shape {
     ) {
         let below = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
         match self {
-            Self::Leaf => {}
+            Self::Leaf(_) => {}
             Self::List(inner) => inner.collect_tables(place, found),
-            Self::Named(inner) => inner.collect_tables(&below("NAME"), found),
+            Self::Named(inner, _) => inner.collect_tables(&below("NAME"), found),
             Self::Table { keys, .. } => {
                 found.push((place.to_owned(), keys));
                 for (key, shape) in keys {
@@ -71,8 +85,9 @@ enum Step {
 /// What the type at a place asked for.
 #[derive(Debug)]
 enum Asked {
-    Struct { name: &'static str, fields: &'static [&'static str] },
-    Map,
+    Leaf(Forms),
+    Struct { name: &'static str, fields: &'static [&'static str], instead: Forms },
+    Map(Forms),
     Seq,
 }
 
@@ -87,11 +102,13 @@ fn explore<T: DeserializeOwned>(path: &mut Vec<Step>) -> Shape {
         shape
     };
     match asked {
-        None => Shape::Leaf,
-        Some(Asked::Map) => Shape::Named(Box::new(below(Step::AnyName))),
+        None => Shape::Leaf(None),
+        Some(Asked::Leaf(forms)) => Shape::Leaf(forms),
+        Some(Asked::Map(instead)) => Shape::Named(Box::new(below(Step::AnyName)), instead),
         Some(Asked::Seq) => Shape::List(Box::new(below(Step::Element))),
-        Some(Asked::Struct { name, fields }) => {
-            Shape::Table { name, keys: fields.iter().map(|&key| (key, below(Step::Key(key)))).collect() }
+        Some(Asked::Struct { name, fields, instead }) => {
+            let keys = fields.iter().map(|&key| (key, below(Step::Key(key)))).collect();
+            Shape::Table { name, keys, instead }
         }
     }
 }
@@ -106,7 +123,10 @@ struct Listener<'a> {
 impl<'de> Deserializer<'de> for Listener<'_> {
     type Error = Error;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.path.is_empty() {
+            *self.asked = Some(Asked::Leaf(forms(&visitor)));
+        }
         Err(Error::custom("a leaf"))
     }
 
@@ -132,7 +152,7 @@ impl<'de> Deserializer<'de> for Listener<'_> {
             return visitor.visit_map(Descent { key: Some(value), listener: Some(self) });
         }
         match self.path.split_first() {
-            None => *self.asked = Some(Asked::Struct { name, fields }),
+            None => *self.asked = Some(Asked::Struct { name, fields, instead: forms(&visitor) }),
             Some((&Step::Key(key), path)) => {
                 let listener = Some(Self { path, asked: self.asked });
                 return visitor.visit_map(Descent { key: Some(key), listener });
@@ -144,7 +164,7 @@ impl<'de> Deserializer<'de> for Listener<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.path.split_first() {
-            None => *self.asked = Some(Asked::Map),
+            None => *self.asked = Some(Asked::Map(forms(&visitor))),
             Some((Step::AnyName, path)) => {
                 let listener = Some(Self { path, asked: self.asked });
                 return visitor.visit_map(Descent { key: Some("NAME"), listener });

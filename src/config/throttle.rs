@@ -64,6 +64,7 @@ const RATE_COUNT_MAX: u32 = 1_000_000;
 
 impl Written for Rate {
     const EXPECTED: &'static str = "a rate such as \"100/min\"";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+/([shd][a-z]*|m([a-np-z][a-z]*)?)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let refuse = || unexpected::<Self>(text).help("a whole number, a slash, and s, min, hour or day");
@@ -91,16 +92,16 @@ impl Written for Rate {
 
 impl Written for ThrottleBy {
     const EXPECTED: &'static str = "what to count by, such as \"client\"";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("client", Self::Client),
+        ("user", Self::User),
+        ("token", Self::Token),
+        ("route", Self::Route),
+        ("anonymous", Self::Anonymous),
+    ];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        let words = [
-            ("client", Self::Client),
-            ("user", Self::User),
-            ("token", Self::Token),
-            ("route", Self::Route),
-            ("anonymous", Self::Anonymous),
-        ];
-        one_of(text, &words)
+        one_of(text)
     }
 }
 

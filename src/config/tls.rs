@@ -92,9 +92,10 @@ pub enum TlsVersion {
 
 impl Written for TlsVersion {
     const EXPECTED: &'static str = "a TLS version, \"1.2\" or \"1.3\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("1.2", Self::Tls12), ("1.3", Self::Tls13)])
+        one_of(text)
     }
 }
 

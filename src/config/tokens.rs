@@ -33,9 +33,10 @@ pub enum OnExposedToken {
 
 impl Written for OnExposedToken {
     const EXPECTED: &'static str = "\"log\" or \"revoke\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("log", Self::Log), ("revoke", Self::Revoke)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("log", Self::Log), ("revoke", Self::Revoke)])
+        one_of(text)
     }
 }
 
@@ -90,6 +91,7 @@ pub(super) struct TokenTtl(Option<Duration>);
 
 impl Written for TokenTtl {
     const EXPECTED: &'static str = "a duration such as \"30d\", or \"never\"";
+    const PATTERN: Option<&'static str> = Some("^([0-9]+(ms|s|m|h|d|w)|never)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         if text == "never" {
@@ -113,6 +115,7 @@ pub(super) struct TokenPrefix(String);
 
 impl Written for TokenPrefix {
     const EXPECTED: &'static str = "a prefix such as \"dw_\"";
+    const PATTERN: Option<&'static str> = Some("^[A-Za-z0-9_-]{0,16}$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));

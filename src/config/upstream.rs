@@ -175,6 +175,7 @@ impl Timeouts {
 impl Written for ServerAddress {
     const EXPECTED: &'static str =
         "a server such as \"http://127.0.0.1:9000\", \"https://10.0.0.6\" or \"unix:/run/app.sock\"";
+    const PATTERN: Option<&'static str> = Some("^(https?://[^/?#@]+$|unix:)");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -204,6 +205,10 @@ impl Written for ServerAddress {
 }
 
 fn missing_scheme(text: &str) -> Option<String> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.parse::<u16>().is_ok() {
+        return Some(format!("did you mean \"http://127.0.0.1:{port}\"?"));
+    }
     let is_server = host_and_port(text).is_ok();
     is_server.then(|| format!("did you mean \"http://{text}\"?"))
 }
@@ -225,9 +230,11 @@ fn unix_socket(path: &str) -> Result<ServerAddress, Fault> {
 
 impl Written for Balance {
     const EXPECTED: &'static str = "a way of balancing such as \"least-requests\"";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("least-requests", Self::LeastRequests), ("round-robin", Self::RoundRobin)];
 
     fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text, &[("least-requests", Self::LeastRequests), ("round-robin", Self::RoundRobin)])
+        one_of(text)
     }
 }
 

@@ -11,15 +11,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde_json::{Value, json};
 use toml::Spanned;
 
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::suggest;
 
 /// A type that is written as one string, integer or boolean.
-pub(super) trait Written: Sized {
+pub(super) trait Written: Sized + 'static {
     /// What is expected, with an example; completes "expected …".
     const EXPECTED: &'static str;
+
+    /// All that can be written, where that is a few words.
+    const WORDS: &'static [(&'static str, Self)] = &[];
+
+    /// For the schema: a regular expression (ECMA-262) that every good string matches.
+    const PATTERN: Option<&'static str> = None;
 
     /// Reads a string.
     fn from_text(text: &str) -> Result<Self, Fault> {
@@ -35,6 +42,44 @@ pub(super) trait Written: Sized {
     fn from_boolean(boolean: bool) -> Result<Self, Fault> {
         Err(wrong_type::<Self>(&format!("the boolean `{boolean}`")))
     }
+
+    /// What may be written, as JSON Schema. Asked of the functions above, so it says what they say.
+    fn schema() -> Value {
+        let mut forms = Vec::new();
+        if Self::from_boolean(true).is_ok() {
+            forms.push(json!({ "type": "boolean" }));
+        }
+        if Self::from_integer(1).is_ok() {
+            forms.push(json!({ "type": "integer", "minimum": 0 }));
+        } else if Self::from_integer(0).is_ok() {
+            forms.push(json!({ "const": 0 }));
+        }
+        let is_only_number = forms.iter().any(|form| form.get("type").is_some());
+        let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+        match Self::PATTERN {
+            _ if !words.is_empty() => forms.push(json!({ "enum": words })),
+            Some(pattern) => forms.push(json!({ "type": "string", "pattern": pattern })),
+            None if is_only_number => {}
+            None => forms.push(json!({ "type": "string" })),
+        }
+        let mut schema = match forms.pop() {
+            Some(only) if forms.is_empty() => only,
+            last => json!({ "anyOf": forms.into_iter().chain(last).collect::<Vec<_>>() }),
+        };
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert("description".to_owned(), Self::EXPECTED.into());
+        }
+        schema
+    }
+}
+
+/// What is expected, in words; for `{:#}`, by which the schema asks, as JSON Schema.
+pub(super) fn expecting(
+    f: &mut fmt::Formatter<'_>,
+    words: &str,
+    schema: impl FnOnce() -> Value,
+) -> fmt::Result {
+    if f.alternate() { write!(f, "{}", schema()) } else { f.write_str(words) }
 }
 
 fn wrong_type<T: Written>(found: &str) -> Fault {
@@ -82,7 +127,7 @@ impl<T: Written> Visitor<'_> for BareVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::EXPECTED)
+        expecting(f, T::EXPECTED, T::schema)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
@@ -99,7 +144,8 @@ impl<T: Written> Visitor<'_> for BareVisitor<T> {
 }
 
 /// Reads one of a few words.
-pub(super) fn one_of<T: Written + Copy>(text: &str, choices: &[(&'static str, T)]) -> Result<T, Fault> {
+pub(super) fn one_of<T: Written + Copy>(text: &str) -> Result<T, Fault> {
+    let choices = T::WORDS;
     let chosen = choices.iter().find(|(word, _)| *word == text).map(|&(_, choice)| choice);
     chosen.ok_or_else(|| {
         let words = || choices.iter().map(|&(word, _)| word);
@@ -123,10 +169,11 @@ pub(super) fn within<T: Quantity>(
     problems: &mut Problems,
 ) -> T {
     let Some(entry) = entry else { return default };
+    let (least, most) = (range.start().show(), range.end().show());
+    problems.note_range(&entry.span, &least, &most);
     if range.contains(&entry.value) {
         return entry.value;
     }
-    let (least, most) = (range.start().show(), range.end().show());
     let message = format!("{} is out of range: {}", quote(key), entry.value.show());
     problems.error(&entry.span, Fault::new(message).help(format!("it must be from {least} to {most}")));
     default
@@ -184,6 +231,7 @@ const SIZE_UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("Ki
 
 impl Written for Size {
     const EXPECTED: &'static str = "a size such as \"64KiB\"";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+(B|KiB|MiB|GiB)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let (digits, unit) = number_and_unit(text);
@@ -228,6 +276,7 @@ const TIME_UNITS: [(&str, u64); 6] =
 
 impl Written for Duration {
     const EXPECTED: &'static str = "a duration such as \"30s\"";
+    const PATTERN: Option<&'static str> = Some("^[0-9]+(ms|s|m|h|d|w)$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         let (digits, unit) = number_and_unit(text);

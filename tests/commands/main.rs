@@ -4,8 +4,10 @@
 mod crash;
 mod describe;
 mod effect;
+mod first;
 mod group;
 mod import;
+mod schema;
 mod token;
 mod user;
 
@@ -97,7 +99,12 @@ impl Home {
     }
 
     fn serve(&self) -> Serving {
-        let mut child = self.command(&["serve"]).spawn().unwrap();
+        self.start(&["serve"])
+    }
+
+    /// Starts a command that serves, and waits until it does.
+    fn start(&self, arguments: &[&str]) -> Serving {
+        let mut child = self.command(arguments).spawn().unwrap();
         let (told, lines) = channel();
         let log = BufReader::new(child.stderr.take().unwrap());
         let reader = std::thread::spawn(move || collect(log, &told));
