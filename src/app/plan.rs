@@ -201,6 +201,7 @@ pub(in crate::app) struct Limiting {
     guard: Arc<Guard>,
     alarm: Arc<ProxyAlarm>,
     bodies: Arc<WaitingRoom>,
+    too_many: Arc<WaitingRoom>,
     clock: Arc<dyn Clock>,
 }
 
@@ -212,6 +213,7 @@ impl Limiting {
             guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             bodies: Arc::default(),
+            too_many: Arc::default(),
             clock: Arc::clone(clock),
         })
     }
@@ -224,6 +226,7 @@ impl Limiting {
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             clock: Arc::clone(&self.clock),
             bodies: Arc::clone(&self.bodies),
+            too_many: Arc::clone(&self.too_many),
         }
     }
 
@@ -276,6 +279,7 @@ fn plan(
                 slow: logins(parts),
                 body_time: limits.body_idle,
                 bodies: Arc::clone(&limiting.bodies),
+                too_many: Arc::clone(&limiting.too_many),
             };
             (Action::ObtainToken(handler), None)
         }

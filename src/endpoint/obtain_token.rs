@@ -40,7 +40,12 @@ pub struct ObtainToken {
     /// Where bodies wait for the rest of them, of all routes together: each is kept in memory meanwhile, and one client
     /// may send tens of thousands at a time. A whole one comes at once, so it is the slowest that has to go.
     pub bodies: Arc<WaitingRoom>,
+    /// Where those wait for their answer that came too often, or when too many came.
+    pub too_many: Arc<WaitingRoom>,
 }
+
+/// How long they do.
+const TOO_MANY_TIME: Duration = Duration::from_millis(500);
 
 /// What a request gets.
 #[derive(Debug)]
@@ -88,7 +93,13 @@ impl ObtainToken {
             Ok(Obtained::Description) => {
                 own_answer(StatusCode::OK, Bytes::from_static(DESCRIPTION.as_bytes()), head.request_id)
             }
-            Err(refused) => refused.answer(head, trace),
+            Err(refused) => {
+                if matches!(refused, Refused::TooMany(_) | Refused::Busy) {
+                    // Whoever comes again at once costs as much as many clients: a moment costs only those.
+                    self.too_many.wait(TOO_MANY_TIME).await;
+                }
+                refused.answer(head, trace)
+            }
         };
         finished(answer)
     }

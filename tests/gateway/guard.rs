@@ -176,3 +176,20 @@ fn guards_can_be_switched_off() {
         }
     });
 }
+
+#[test]
+fn whoever_comes_again_at_once_waits_for_the_refusal() {
+    on_both(&settings("address_and_user = \"1/hour\"\nuser_delay = \"off\""), async |_, client| {
+        assert_eq!(status(client, "192.0.2.1", "alice", "wrong").await, 400);
+        let since = Instant::now();
+        let crowd: Vec<_> = (0..20).map(|_| client.fresh()).collect();
+        let refused =
+            join_all(crowd.iter().map(|client| status(client, "192.0.2.1", "alice", PASSWORD))).await;
+        assert!(refused.iter().all(|status| *status == 429), "{refused:?}");
+        // All wait at the same time, and nobody else does.
+        assert!(since.elapsed() >= Duration::from_millis(500), "{:?}", since.elapsed());
+        let since = Instant::now();
+        assert_eq!(status(client, "192.0.2.2", "alice", PASSWORD).await, 200);
+        assert!(since.elapsed() < Duration::from_secs(5));
+    });
+}
