@@ -221,8 +221,22 @@ async fn steady_requests(
     sent
 }
 
+/// What is promised is promised at this load.
+const REQUESTS_PER_SECOND: f64 = 1_000.0;
+/// Of which one must find the machine free enough to make it; the promise itself is kept in each.
+const ROUNDS: usize = 4;
+
 #[test]
 fn changes_by_another_process_are_seen_within_a_second_under_load() {
+    let mut loads = Vec::new();
+    while loads.last().is_none_or(|load| *load < REQUESTS_PER_SECOND) {
+        assert!(loads.len() < ROUNDS, "the load was too small to say anything: {loads:?}");
+        loads.push(under_load());
+    }
+}
+
+/// One round; yields the requests in a second.
+fn under_load() -> f64 {
     let traces = Traces::new();
     let world = World::start(&settings(&traces));
     let foreign = other_process(&world.gateway);
@@ -260,9 +274,8 @@ fn changes_by_another_process_are_seen_within_a_second_under_load() {
         assert_eq!(seen.len(), VISIBLE * CYCLES);
         assert!(longest < BOUND, "{longest:?}");
         assert!(of_all < 5.0, "{of_all} %");
-        // Over 1,000 where nobody else wants the machine.
-        assert!(per_second(of_load.len()) >= 200.0, "the load is too small to say anything");
-    });
+        per_second(of_load.len())
+    })
 }
 
 #[test]
