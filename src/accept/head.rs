@@ -70,6 +70,11 @@ impl RequestId {
         Self(text)
     }
 
+    /// Its last eight bits: as good as random, for what has to be spread.
+    pub fn byte(&self) -> u8 {
+        self.as_str().get(30..).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default()
+    }
+
     /// Its digits.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

@@ -3,7 +3,7 @@
 //! Only over HTTPS: a password in clear is not read at all.
 
 use crate::accept::body::{BodyError, RequestBody};
-use crate::accept::head::Head;
+use crate::accept::head::{Head, RequestId};
 use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::clock::Clock;
 use crate::credentials::{CreatedToken, Credentials, CredentialsError};
@@ -44,8 +44,13 @@ pub struct ObtainToken {
     pub too_many: Arc<WaitingRoom>,
 }
 
-/// How long they do.
+/// How long they do, and up to as long again: those who were refused together must not come again together.
 const TOO_MANY_TIME: Duration = Duration::from_millis(500);
+
+/// A part of [`TOO_MANY_TIME`]; ids of requests are as good as random.
+fn spread(id: RequestId) -> Duration {
+    TOO_MANY_TIME / 256 * u32::from(id.byte())
+}
 
 /// What a request gets.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ impl ObtainToken {
             Err(refused) => {
                 if matches!(refused, Refused::TooMany(_) | Refused::Busy) {
                     // Whoever comes again at once costs as much as many clients: a moment costs only those.
-                    self.too_many.wait(TOO_MANY_TIME).await;
+                    self.too_many.wait(TOO_MANY_TIME + spread(head.request_id)).await;
                 }
                 refused.answer(head, trace)
             }
