@@ -9,6 +9,7 @@
 //! `gateway` is the pipeline and the first file to read; `app` puts everything together. Stages are verbs, shared
 //! things are nouns. Import arrows follow the flow; `tests/tidy.rs` keeps the table of who may import whom.
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod gateway;

@@ -27,6 +27,8 @@ pub struct Trace {
     pub throttle_wait_ms: u32,
     /// How often the request was sent to an upstream; 2 after a retry.
     pub upstream_attempts: u8,
+    /// From choosing a server to the head of its answer, in microseconds; 0: there was none.
+    pub upstream_us: u32,
     /// Number of the server that was asked last, from 0 in the order of the configuration.
     pub upstream_server: Option<u8>,
     /// How many of the client's header fields were removed because they could pass for ours.
@@ -50,6 +52,7 @@ impl Trace {
             throttle: ThrottleState::None,
             throttle_wait_ms: 0,
             upstream_attempts: 0,
+            upstream_us: 0,
             upstream_server: None,
             headers_removed: 0,
             reason: Reason::None,
@@ -72,19 +75,20 @@ impl Trace {
         self.throttle_wait_ms = u32::try_from(wait).unwrap_or(u32::MAX);
     }
 
-    /// What authentication came to, in one word of a bounded set (field `auth.outcome`).
+    /// Records when the head of the upstream's answer came.
+    pub fn upstream_took(&mut self, time: Duration) {
+        self.upstream_us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// What authentication came to: the last scheme that was asked decides.
+    pub fn decisive(&self) -> SchemeOutcome {
+        let asked = self.schemes.iter().rev().find(|outcome| !matches!(outcome, SchemeOutcome::NotAsked));
+        asked.copied().unwrap_or(SchemeOutcome::NotMine)
+    }
+
+    /// The same in one word of a bounded set (field `auth.outcome`).
     pub fn outcome(&self) -> &'static str {
-        let decisive = self.schemes.iter().rev().find(|o| !matches!(o, SchemeOutcome::NotAsked));
-        match decisive {
-            None | Some(SchemeOutcome::NotAsked | SchemeOutcome::NotMine) => "anonymous",
-            Some(SchemeOutcome::Cached) => "cached",
-            Some(SchemeOutcome::Verified) => "verified",
-            Some(SchemeOutcome::Malformed) => "malformed",
-            Some(SchemeOutcome::Rejected) => "rejected",
-            Some(SchemeOutcome::Inactive) => "inactive",
-            Some(SchemeOutcome::Refused) => "refused",
-            Some(SchemeOutcome::Unavailable) => "unavailable",
-        }
+        self.decisive().name()
     }
 }
 
@@ -118,6 +122,35 @@ pub enum SchemeOutcome {
     Unavailable,
 }
 
+impl SchemeOutcome {
+    /// All of them, in their order.
+    pub const ALL: &'static [Self] = &[
+        Self::NotAsked,
+        Self::NotMine,
+        Self::Malformed,
+        Self::Cached,
+        Self::Verified,
+        Self::Rejected,
+        Self::Inactive,
+        Self::Refused,
+        Self::Unavailable,
+    ];
+
+    /// Its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotAsked | Self::NotMine => "anonymous",
+            Self::Malformed => "malformed",
+            Self::Cached => "cached",
+            Self::Verified => "verified",
+            Self::Rejected => "rejected",
+            Self::Inactive => "inactive",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Who answered the look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -135,6 +168,10 @@ pub enum AnsweredBy {
 }
 
 impl AnsweredBy {
+    /// All of them, in their order.
+    pub const ALL: &'static [Self] =
+        &[Self::Nobody, Self::Local, Self::LocalUnknown, Self::Store, Self::Stale];
+
     /// Its name in the log (field `auth.answered_by`).
     pub fn name(self) -> &'static str {
         match self {

@@ -24,13 +24,13 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Resources.
     ("cache", "clock header identity"),
     ("store", "clock identity secret"),
-    ("password", "secret"),
+    ("password", "secret telemetry"),
     // The only writer.
-    ("credentials", "cache clock identity password secret store"),
+    ("credentials", "cache clock identity password secret store telemetry"),
     // Stages, in the order in which a request meets them.
-    ("accept", "clock config header trace"),
+    ("accept", "clock config header telemetry trace"),
     ("route", "config header"),
-    ("authenticate", "accept cache clock header identity secret store trace"),
+    ("authenticate", "accept cache clock header identity secret store telemetry trace"),
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
     ("throttle", "accept authenticate authorize clock config identity secret trace"),
@@ -41,6 +41,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
         "accept authenticate authorize clock forward identity require_https route telemetry throttle trace",
     ),
     ("endpoint", "accept authenticate clock credentials password respond secret store throttle trace"),
+    // What operators ask, apart from all of that.
+    ("admin", ""),
     // Composition.
     (
         "gateway",
@@ -49,7 +51,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ),
     (
         "app",
-        "accept authenticate cache clock config credentials endpoint forward gateway header identity \
+        "accept admin authenticate cache clock config credentials endpoint forward gateway header identity \
          password require_https respond route secret store telemetry throttle",
     ),
     ("cli", "accept app clock config credentials identity secret store telemetry"),

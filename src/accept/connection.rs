@@ -5,6 +5,7 @@ use crate::accept::listener::Speaks;
 use crate::accept::peer::Peer;
 use crate::accept::stream::{ClientStream, Socket};
 use crate::clock::Clock;
+use crate::telemetry::metrics::{ConnectionMetrics, Handshake};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::HandshakeKind;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +22,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +94,8 @@ pub struct Serving<S> {
 pub struct Connections<S> {
     /// A connection keeps the TLS and the limits that it began with; each request asks for the newest service, once.
     pub serving: ArcSwap<Serving<S>>,
+    /// Counts connections.
+    pub metrics: ConnectionMetrics,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the process stops.
@@ -108,20 +113,23 @@ impl<S: Service> Connections<S> {
             let serving = self.serving.load();
             (Arc::clone(&serving.tls), Arc::clone(&serving.settings))
         };
+        let _open = self.metrics.begin(speaks.name());
         if speaks == Speaks::Http {
             let peer = Peer { address, is_tls: false, tls_version: None };
             let (stream, activity) = self.watched(Socket::Plain(tcp), &settings);
             return Box::pin(self.http1(stream, peer, activity, settings)).await;
         }
+        let began = Instant::now();
         let handshake = TlsAcceptor::from(tls).accept(tcp);
         let tls = match tokio::time::timeout(settings.handshake_time, handshake).await {
             Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return refused(address.ip(), "connection.handshake", &error),
-            Err(late) => return refused(address.ip(), "connection.handshake-timeout", &late),
+            Ok(Err(error)) => return self.refused(address.ip(), "connection.handshake", &error),
+            Err(late) => return self.refused(address.ip(), "connection.handshake-timeout", &late),
         };
         let session = tls.get_ref().1;
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let tls_version = session.protocol_version().and_then(|version| version.as_str());
+        self.metrics.shaken(&handshake_labels(session, is_http2, tls_version), began.elapsed());
         let peer = Peer { address, is_tls: true, tls_version };
         let (stream, activity) = self.watched(Socket::Tls(tls), &settings);
         // Boxed apart, so that a connection holds only its own kind of future.
@@ -248,7 +256,7 @@ impl<S: Service> Connections<S> {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        told(peer.address.ip(), &error);
+                        self.told(peer.address.ip(), &error);
                     }
                     return;
                 }
@@ -266,6 +274,7 @@ impl<S: Service> Connections<S> {
                         Judgement::Idle => return,
                         Judgement::TooSlow => {
                             let client = peer.address.ip();
+                            self.metrics.refused("connection.too-slow");
                             tracing::info!(client.address = %client, error.type = "connection.too-slow", "connection closed");
                             return;
                         }
@@ -274,25 +283,39 @@ impl<S: Service> Connections<S> {
             }
         }
     }
+
+    /// A connection that did not come to a request.
+    fn refused(&self, client: IpAddr, kind: &'static str, error: &(dyn Error + 'static)) {
+        self.metrics.refused(kind);
+        tracing::info!(client.address = %client, error.type = kind, error, "connection refused");
+    }
+
+    /// What hyper refuses before there is a request: told by connection.
+    fn told(&self, client: IpAddr, error: &hyper::Error) {
+        let kind = if error.is_parse_too_large() {
+            "connection.head-too-large"
+        } else if error.is_parse() {
+            "connection.malformed"
+        } else if error.is_timeout() {
+            "connection.timeout"
+        } else {
+            // The client went away, or an answer was cut off: the request's own line says so.
+            tracing::debug!(client.address = %client, error = error as &dyn Error, "connection ended");
+            return;
+        };
+        self.refused(client, kind, error);
+    }
 }
 
-/// A connection that did not come to a request.
-fn refused(client: IpAddr, kind: &'static str, error: &(dyn Error + 'static)) {
-    tracing::info!(client.address = %client, error.type = kind, error, "connection refused");
-}
-
-/// What hyper refuses before there is a request: told by connection.
-fn told(client: IpAddr, error: &hyper::Error) {
-    let kind = if error.is_parse_too_large() {
-        "connection.head-too-large"
-    } else if error.is_parse() {
-        "connection.malformed"
-    } else if error.is_timeout() {
-        "connection.timeout"
-    } else {
-        // The client went away, or an answer was cut off: the request's own line says so.
-        tracing::debug!(client.address = %client, error = error as &dyn Error, "connection ended");
-        return;
-    };
-    refused(client, kind, error);
+fn handshake_labels(
+    session: &rustls::ServerConnection,
+    is_http2: bool,
+    version: Option<&'static str>,
+) -> Handshake {
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    Handshake {
+        version: version.unwrap_or_default(),
+        kind: if is_resumed { "resumed" } else { "full" },
+        protocol: if is_http2 { "h2" } else { "http/1.1" },
+    }
 }

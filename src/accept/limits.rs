@@ -55,6 +55,11 @@ impl ConnectionLimits {
         *self.bounds.write() = bounds;
     }
 
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Takes a place for a connection from this address.
     ///
     /// # Errors

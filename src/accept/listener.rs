@@ -16,6 +16,16 @@ pub enum Speaks {
     Http,
 }
 
+impl Speaks {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// Binds the address once for each core.
 ///
 /// # Errors

@@ -163,6 +163,7 @@ impl<S: Service> Server<S> {
         let permit = match self.limits.take(address.ip()) {
             Ok(permit) => permit,
             Err(error) => {
+                self.connections.metrics.refused("connection.too-many");
                 tracing::info!(client.address = %address.ip(), error.type = "connection.too-many", %error, "connection refused");
                 return;
             }
@@ -181,6 +182,7 @@ impl<S: Service> Server<S> {
         if passing.contains(&error.kind()) {
             return;
         }
+        self.connections.metrics.failed();
         if let Some(failures) = self.failures_to_tell() {
             tracing::error!(%error, failures, "cannot accept connections");
         }

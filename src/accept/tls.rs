@@ -14,6 +14,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +143,25 @@ fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Result<
         key: files.key.clone(),
         source,
     })
+}
+
+/// What operators want to know of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its file.
+    pub file: String,
+    /// Its end, in seconds since 1970.
+    pub ends: i64,
+}
+
+/// Reads when certificates end; one that cannot be read is left out.
+pub fn facts(certificates: &[CertificateFiles]) -> Vec<Facts> {
+    let facts = |files: &CertificateFiles| {
+        let leaf = CertificateDer::from_pem_file(&files.cert).ok()?;
+        let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
+        Some(Facts { file: files.cert.display().to_string(), ends: leaf.validity().not_after.timestamp() })
+    };
+    certificates.iter().filter_map(facts).collect()
 }
 
 /// The self-signed certificate of this directory; made on first use for these names and the loopback ones.

@@ -3,14 +3,19 @@
 //! A runtime of one thread for each core, which accepts, decides and forwards, and never waits for anything but
 //! sockets; one runtime of several threads for all that is slow (SQL, password hashing).
 
+mod admin;
 pub mod demo;
 mod deployment;
 mod descriptors;
 mod echo;
+mod health;
+mod overview;
 mod plan;
 mod reload;
 mod stamp;
+pub mod status;
 mod summary;
+mod usage;
 mod watch;
 
 use crate::accept::activity::Patience;
@@ -20,6 +25,9 @@ use crate::accept::listener::{self, Speaks};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
 use crate::accept::tls::{self, TlsError};
+use crate::admin::AdminSocket;
+use crate::app::health::Health;
+use crate::app::overview::{Overview, Sources};
 use crate::app::plan::Limiting;
 use crate::app::reload::Kept;
 use crate::authenticate::scheme::Scheme;
@@ -32,6 +40,7 @@ use crate::password::Passwords;
 use crate::respond::record::RecordedBody;
 use crate::store::sqlite::{Sqlite, SqliteOptions};
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLog, Observer};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -39,7 +48,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -76,6 +85,14 @@ pub enum AppError {
         path: PathBuf,
         /// Why.
         source: StoreError,
+    },
+    /// The admin socket cannot be made.
+    #[error("cannot listen on the admin socket {}", path.display())]
+    AdminSocket {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// TLS cannot be set up.
     #[error(transparent)]
@@ -138,6 +155,15 @@ impl Backing {
     /// # Errors
     /// If it cannot be opened, or the threads for passwords cannot be started.
     pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, AppError> {
+        Self::open_measured(config, clock, &Metrics::new()).await
+    }
+
+    /// As [`Self::open`]; what is slow is measured.
+    async fn open_measured(
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Self, AppError> {
         let StoreUrl::Sqlite(path) = &config.store.url;
         let options = SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() };
         let store = Sqlite::open(path, options).await;
@@ -149,11 +175,17 @@ impl Backing {
             negative_ttl: config.cache.negative_ttl,
         }));
         let passwords = Passwords::new(Passwords::threads_default(), config.limits.password_queue);
-        let passwords = Arc::new(passwords.map_err(AppError::Thread)?);
+        let passwords = passwords.map_err(AppError::Thread)?.measured(metrics.passwords.clone());
         let policy = token_policy(config);
-        let credentials =
-            Credentials::new(Arc::clone(&store), Arc::clone(&cache), passwords, Arc::clone(clock), policy);
-        Ok(Self { store, cache, credentials: Arc::new(credentials) })
+        let credentials = Credentials::new(
+            Arc::clone(&store),
+            Arc::clone(&cache),
+            passwords.into(),
+            Arc::clone(clock),
+            policy,
+        );
+        let credentials = Arc::new(credentials.measured(metrics.store.clone()));
+        Ok(Self { store, cache, credentials })
     }
 }
 
@@ -163,6 +195,10 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     http_addresses: Vec<SocketAddr>,
     certificate: PathBuf,
+    admin_address: Option<SocketAddr>,
+    health: Arc<Health>,
+    /// Its file goes away with it.
+    admin_socket: Option<AdminSocket>,
     backing: Backing,
     reloader: Arc<Reloader>,
     stop: CancellationToken,
@@ -184,18 +220,30 @@ impl Running {
             .enable_all()
             .build()
             .map_err(AppError::Thread)?;
+        let overview = Arc::new(Overview {
+            metrics: Arc::new(Metrics::new()),
+            health: Arc::new(Health::new(Arc::clone(&options.clock))),
+            sources: OnceLock::new(),
+        });
+        let (metrics, health) = (Arc::clone(&overview.metrics), Arc::clone(&overview.health));
+        // First of all: whoever asks learns that it is starting.
+        let (admin_address, admin_socket) = admin::start(&config.listen, &slow, &overview)?;
         let certificate = certificates(config)?.first().map(|files| files.cert.clone()).unwrap_or_default();
         let deployment_key = deployment::key(&config.deployment.key)?;
-        let backing = slow.block_on(Backing::open(config, &options.clock))?;
+        let backing = slow.block_on(Backing::open_measured(config, &options.clock, &metrics))?;
         let workers = config.listen.workers.get();
         let background = TaskTracker::new();
         let (addresses, http_addresses, sockets) = bind(&config.listen, workers)?;
         let limiting = Limiting::new(config, &options.clock)?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
-        background.spawn_on(watch::watch(backing.clone(), clock(), stop.clone()), slow.handle());
+        background.spawn_on(
+            watch::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
+            slow.handle(),
+        );
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
-        background.spawn_on(watch::write_uses(backing.clone(), stop.clone()), slow.handle());
+        background
+            .spawn_on(watch::write_uses(backing.clone(), Arc::clone(&health), stop.clone()), slow.handle());
         let limits = Arc::new(ConnectionLimits::new(bounds(config)));
         let reloader = Reloader::new(
             Kept {
@@ -207,6 +255,8 @@ impl Running {
                 deployment_key,
                 limits: Arc::clone(&limits),
                 stop: stop.clone(),
+                metrics,
+                health: Arc::clone(&health),
             },
             config,
             limiting,
@@ -214,8 +264,31 @@ impl Running {
         background.spawn_on(watch::certificates(Arc::clone(&reloader), stop.clone()), slow.handle());
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(sockets, config.limits.drain_time)?;
-        let slow = Some(slow);
-        Ok(Self { addresses, http_addresses, certificate, backing, reloader, stop, cores, background, slow })
+        let StoreUrl::Sqlite(path) = &config.store.url;
+        let sources = Sources {
+            https: addresses.clone(),
+            http: http_addresses.clone(),
+            store: format!("sqlite:{}", path.display()),
+            backing: backing.clone(),
+            reloader: Arc::clone(&reloader),
+        };
+        // Nobody else sets them.
+        overview.sources.set(sources).unwrap_or_default();
+        health.ready();
+        Ok(Self {
+            addresses,
+            http_addresses,
+            certificate,
+            admin_address,
+            health,
+            admin_socket,
+            backing,
+            reloader,
+            stop,
+            cores,
+            background,
+            slow: Some(slow),
+        })
     }
 
     /// Puts another configuration in the place of this one while requests are served.
@@ -231,6 +304,11 @@ impl Running {
     /// The same for HTTP in clear.
     pub fn http_addresses(&self) -> &[SocketAddr] {
         &self.http_addresses
+    }
+
+    /// The address of the admin listener, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// PEM file of the certificate that clients see by default.
@@ -255,12 +333,13 @@ impl Running {
 
     /// Stops accepting; what is under way is finished, within `drain_time`. Does not wait.
     pub fn ask_to_stop(&self) {
+        self.health.draining();
         self.stop.cancel();
     }
 
     /// Stops and waits until everything has ended. Must not be called on a runtime.
     pub fn stop(mut self) {
-        self.stop.cancel();
+        self.ask_to_stop();
         for core in self.cores.drain(..) {
             if core.join().is_err() {
                 tracing::error!("a core ended with a panic");
@@ -286,6 +365,8 @@ impl Running {
                 }
                 Err(_) => tracing::warn!("the store was not closed in time"),
             }
+            // The admin listener to the last.
+            drop(self.admin_socket.take());
             slow.shutdown_timeout(CLOSE_TIME);
         }
     }

@@ -19,7 +19,8 @@ use crate::require_https::{RequireHttps, SessionCookies, hsts};
 use crate::respond::record::{Names, Reporting};
 use crate::route::{Place, Routes};
 use crate::secret::{NoRandomness, Secret};
-use crate::throttle::counters::Counters;
+use crate::telemetry::metrics::Metrics;
+use crate::throttle::counters::{Counters, Usage};
 use crate::throttle::guard::Guard;
 use crate::throttle::waiting::WaitingRoom;
 use crate::throttle::{ProxyAlarm, RouteFacts, Throttles};
@@ -98,6 +99,7 @@ pub(in crate::app) struct Parts<'a> {
     pub(in crate::app) https_port: u16,
     pub(in crate::app) deployment_key: &'a Secret,
     pub(in crate::app) limiting: &'a Limiting,
+    pub(in crate::app) metrics: &'a Arc<Metrics>,
 }
 
 /// The gateway.
@@ -141,6 +143,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         },
         reporting: Reporting {
             observer: Arc::clone(&parts.options.observer),
+            metrics: Arc::clone(parts.metrics),
             clock: Arc::clone(&parts.options.clock),
         },
         request_ids: RequestIds::new(u64::from_be_bytes(process)),
@@ -166,12 +169,13 @@ fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHtt
 
 /// All instances, in the order of the configuration.
 fn schemes(parts: &Parts<'_>) -> Vec<Arc<dyn Scheme>> {
-    let source = Arc::new(TokenSource::new(
+    let source = TokenSource::new(
         Arc::clone(&parts.backing.cache),
         Arc::clone(&parts.backing.store),
         Arc::clone(&parts.options.clock),
         parts.deployment_key,
-    ));
+    );
+    let source = Arc::new(source.measured(parts.metrics.store.clone()));
     let make = |instance: &config::SchemeInstance| -> Arc<dyn Scheme> {
         let given = parts.options.schemes.iter().find(|(name, _)| *name == instance.name);
         match (given, &instance.kind) {
@@ -228,6 +232,11 @@ impl Limiting {
             bodies: Arc::clone(&self.bodies),
             too_many: Arc::clone(&self.too_many),
         }
+    }
+
+    /// How full the tables of throttles and of guards are.
+    pub(in crate::app) fn usage(&self) -> (Usage, Usage) {
+        (self.counters.usage(), self.guard.usage())
     }
 
     fn throttles(&self, config: &Config, route: &Route) -> Throttles {
@@ -290,6 +299,7 @@ fn plan(
     });
     Some(Plan {
         names: Arc::new(Names {
+            metrics: parts.metrics.requests.route(&route.name, upstream.as_deref()),
             route: route.name.clone(),
             upstream,
             throttles: throttles(parts.config, route).map(|throttle| throttle.name.clone()).collect(),

@@ -5,15 +5,20 @@
 
 use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::tls::{self, TlsError};
+use crate::accept::tls::{self, Facts, TlsError};
+use crate::app::health::{Health, Part};
 use crate::app::plan::{self, Limiting};
 use crate::app::stamp::Stamp;
+use crate::app::status;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
 use crate::config::{self, Config};
 use crate::forward::upstream::Upstream;
+use crate::gateway::Plan;
 use crate::secret::Secret;
+use crate::telemetry::metrics::{Metrics, Pool};
+use crate::throttle::counters::Usage;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,6 +42,8 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) deployment_key: Secret,
     pub(in crate::app) limits: Arc<ConnectionLimits>,
     pub(in crate::app) stop: CancellationToken,
+    pub(in crate::app) metrics: Arc<Metrics>,
+    pub(in crate::app) health: Arc<Health>,
 }
 
 /// Holds the plan that is in place, and replaces it.
@@ -46,6 +53,8 @@ pub struct Reloader {
     connections: Arc<Connections<GatewayService>>,
     /// Those of the plan; swept by the cores.
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+    /// Of the certificates in use.
+    certificates: ArcSwap<Vec<Facts>>,
     /// What the plan was made of; locked while another one is made, so that two are never mixed.
     current: Mutex<Current>,
 }
@@ -70,11 +79,15 @@ impl Reloader {
         let serving = serving(&kept, config, &upstreams, &limiting)?;
         let connections = Arc::new(Connections {
             serving: ArcSwap::from_pointee(serving),
+            metrics: kept.metrics.connections.clone(),
             clock: Arc::clone(&kept.options.clock),
             stop: kept.stop.clone(),
         });
+        keep_metrics(&kept.metrics, config);
+        let certificates = tls::facts(&certificates(config)?);
         Ok(Arc::new(Self {
             kept,
+            certificates: ArcSwap::from_pointee(certificates),
             connections,
             upstreams: ArcSwap::from_pointee(upstreams),
             current: Mutex::new(Current { config: config.clone(), limiting }),
@@ -88,18 +101,33 @@ impl Reloader {
     /// # Errors
     /// If anything that the configuration names cannot be used; everything stays as it was then.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
+        let reloaded = self.replace(config);
+        self.kept.health.configured(reloaded.is_ok());
+        reloaded
+    }
+
+    /// Notes that there was a configuration which cannot be used.
+    pub fn refused(&self) {
+        self.kept.health.configured(false);
+    }
+
+    fn replace(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut current = self.current.lock();
         // Cores are made once.
         let workers = current.config.listen.workers.get();
         let upstreams = plan::upstreams(config, workers, &self.named(&current.config))?;
         let limiting = current.limiting.with(config);
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
+        let certificates = tls::facts(&certificates(config).map_err(AppError::from)?);
         // Nothing fails from here on.
         let restart = needs_restart(&current.config, config);
         self.kept.limits.set(bounds(config));
         self.kept.backing.credentials.set_policy(token_policy(config));
         self.upstreams.store(Arc::new(upstreams));
         self.connections.serving.store(Arc::new(serving));
+        self.certificates.store(Arc::new(certificates));
+        self.kept.health.works(Part::Certificates, true);
+        keep_metrics(&self.kept.metrics, config);
         let started = current.config.clone();
         *current = Current { config: merged(&started, config), limiting };
         Ok(restart)
@@ -112,8 +140,16 @@ impl Reloader {
     /// # Errors
     /// If they cannot be used; the old ones stay then.
     pub(in crate::app) fn reload_certificates(&self) -> Result<(), TlsError> {
+        let reloaded = self.replace_certificates();
+        self.kept.health.works(Part::Certificates, reloaded.is_ok());
+        reloaded
+    }
+
+    fn replace_certificates(&self) -> Result<(), TlsError> {
         let current = self.current.lock();
-        let tls = tls::server_config(&current.config.tls, &certificates(&current.config)?)?;
+        let files = certificates(&current.config)?;
+        let tls = tls::server_config(&current.config.tls, &files)?;
+        self.certificates.store(Arc::new(tls::facts(&files)));
         let old = self.connections.serving.load();
         let (service, settings) = (Arc::clone(&old.service), Arc::clone(&old.settings));
         self.connections.serving.store(Arc::new(Serving { tls, service, settings }));
@@ -132,6 +168,50 @@ impl Reloader {
         &self.connections
     }
 
+    /// Of the certificates in use.
+    pub(in crate::app) fn certificates(&self) -> Arc<Vec<Facts>> {
+        self.certificates.load_full()
+    }
+
+    /// The servers of all upstreams, in the order of the configuration.
+    pub(in crate::app) fn pools(&self) -> Vec<Pool> {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let pools = |upstream: &Arc<Upstream>| {
+            let upstream = Arc::clone(upstream);
+            let standings: Vec<_> = upstream.standing().collect();
+            standings.into_iter().map(move |server| Pool {
+                upstream: upstream.name.clone(),
+                server: server.address,
+                in_flight: number(server.in_flight),
+                idle: number(server.idle),
+                waiting: number(server.waiting),
+                is_avoided: server.is_avoided,
+            })
+        };
+        self.upstreams.load().iter().flat_map(pools).collect()
+    }
+
+    /// The routes and their requests that have ended.
+    pub(in crate::app) fn routes(&self) -> Vec<status::Route> {
+        let serving = self.connections.serving.load();
+        let plans = serving.service.0.routes.plans();
+        let route = |plan: &Plan| {
+            let [passed, refused, failed, gone] = plan.names.metrics.counts();
+            status::Route { name: plan.names.route.clone(), passed, refused, failed, gone }
+        };
+        plans.iter().map(route).collect()
+    }
+
+    /// The tables of throttles and of guards.
+    pub(in crate::app) fn counters(&self) -> (Usage, Usage) {
+        self.current.lock().limiting.usage()
+    }
+
+    /// Connections of clients that are open.
+    pub(in crate::app) fn open_connections(&self) -> usize {
+        self.kept.limits.open()
+    }
+
     /// Looks through the idle connections of a core.
     pub(in crate::app) fn sweep(&self, core: usize) {
         for upstream in self.upstreams.load().iter() {
@@ -142,6 +222,13 @@ impl Reloader {
     fn named(&self, config: &Config) -> Vec<(config::Upstream, Arc<Upstream>)> {
         config.upstreams.iter().cloned().zip(self.upstreams.load().iter().cloned()).collect()
     }
+}
+
+/// Series of what the file does not name any more go.
+fn keep_metrics(metrics: &Metrics, config: &Config) {
+    let routes = config.routes.iter().map(|route| route.name.as_str());
+    let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
+    metrics.requests.keep(routes, upstreams);
 }
 
 fn serving(
@@ -160,6 +247,7 @@ fn serving(
         https_port: kept.https_port,
         deployment_key: &kept.deployment_key,
         limiting,
+        metrics: &kept.metrics,
     })?;
     Ok(Serving {
         tls: tls::server_config(&config.tls, &certificates(config)?)?,
@@ -173,6 +261,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("[listen] https", old.listen.https != new.listen.https),
         ("[listen] http", old.listen.http != new.listen.http),
+        ("[listen] admin", old.listen.admin != new.listen.admin),
+        ("[listen] admin_socket", old.listen.admin_socket != new.listen.admin_socket),
         ("[listen] workers", old.listen.workers != new.listen.workers),
         ("[store] url", old.store != new.store),
         ("[deployment] key", old.deployment != new.deployment),

@@ -15,6 +15,9 @@ pub fn log_summary(config: &Config, running: &Running) {
         let on_exposed_token = config.tokens.on_exposed_token;
         tracing::info!(server.address = %address, ?on_exposed_token, "listening for HTTP, to send clients to HTTPS");
     }
+    if let Some(address) = running.admin_address() {
+        tracing::info!(server.address = %address, "answering /livez, /readyz and /metrics");
+    }
     let StoreUrl::Sqlite(path) = &config.store.url;
     tracing::info!(
         store = %path.display(),

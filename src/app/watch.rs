@@ -1,5 +1,6 @@
 //! Keeps the local cache true: what other processes commit to the store is found and dropped.
 
+use crate::app::health::{Health, Part};
 use crate::app::{Backing, Reloader};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::Clock;
@@ -25,15 +26,21 @@ const USES_INTERVAL: Duration = Duration::from_secs(10);
 const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches until stopped.
-pub(in crate::app) async fn watch(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {
+pub(in crate::app) async fn watch(
+    backing: Backing,
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
     while !stop.is_cancelled() {
         match backing.store.change_feed().await {
             Ok(feed) => {
                 // What was committed before this feed began is in no feed.
                 backing.cache.invalidate(Invalidation::Everything);
-                follow(feed, &backing.cache, clock.as_ref(), &stop).await;
+                follow(feed, &backing.cache, clock.as_ref(), &health, &stop).await;
             }
             Err(error) => {
+                health.works(Part::Store, false);
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "cannot watch the store for changes"
@@ -49,6 +56,7 @@ async fn follow(
     mut feed: Box<dyn ChangeFeed>,
     cache: &LocalCache,
     clock: &dyn Clock,
+    health: &Health,
     stop: &CancellationToken,
 ) {
     let mut failures = 0;
@@ -60,6 +68,7 @@ async fn follow(
                     tracing::info!("the store can be watched again");
                 }
                 failures = 0;
+                health.works(Part::Store, true);
                 for change in &changes {
                     cache.invalidate(invalidation(*change));
                 }
@@ -77,6 +86,7 @@ async fn follow(
                     );
                 }
                 failures += 1;
+                health.works(Part::Store, false);
             }
         }
         pause(INTERVAL, stop).await;
@@ -129,7 +139,7 @@ pub(in crate::app) async fn certificates(reloader: Arc<Reloader>, stop: Cancella
 }
 
 /// Writes when tokens were last used, now and then.
-pub(in crate::app) async fn write_uses(backing: Backing, stop: CancellationToken) {
+pub(in crate::app) async fn write_uses(backing: Backing, health: Arc<Health>, stop: CancellationToken) {
     let mut is_failing = false;
     while !stop.is_cancelled() {
         pause(USES_INTERVAL, &stop).await;
@@ -143,6 +153,7 @@ pub(in crate::app) async fn write_uses(backing: Backing, stop: CancellationToken
             );
         }
         is_failing = written.is_err();
+        health.works(Part::StoreWrites, !is_failing);
     }
 }
 

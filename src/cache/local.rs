@@ -166,10 +166,34 @@ impl Weighter<CredentialKey, Known> for Weight {
 }
 
 type Seeded = foldhash::fast::RandomState;
-type Credentials = Cache<CredentialKey, Known, Weight, Seeded>;
-type Lifecycle = quick_cache::sync::DefaultLifecycle<CredentialKey, Known>;
-type Guard<'a> = quick_cache::sync::PlaceholderGuard<'a, CredentialKey, Known, Weight, Seeded, Lifecycle>;
-type Unknowns = Cache<CredentialKey, Monotonic, quick_cache::UnitWeighter, Seeded>;
+type Credentials = Cache<CredentialKey, Known, Weight, Seeded, Evictions>;
+type Guard<'a> = quick_cache::sync::PlaceholderGuard<'a, CredentialKey, Known, Weight, Seeded, Evictions>;
+type Unknowns = Cache<CredentialKey, Monotonic, quick_cache::UnitWeighter, Seeded, Evictions>;
+
+/// Counts entries that had to go for others.
+#[derive(Debug, Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl<K, V> quick_cache::Lifecycle<K, V> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: K, _: V) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How full a part of the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes, as the bound counts them.
+    pub bytes: u64,
+    /// The bound.
+    pub bytes_max: u64,
+    /// Entries that had to go for others since the start.
+    pub evicted: u64,
+}
 
 /// The cache; one per process, shared by all cores.
 pub struct LocalCache {
@@ -177,6 +201,8 @@ pub struct LocalCache {
     unknowns: Unknowns,
     users: Users,
     uses: Uses,
+    evicted: Evictions,
+    unknowns_evicted: Evictions,
     touched: Touched,
     hasher: Seeded,
     settings: CacheSettings,
@@ -192,7 +218,7 @@ impl std::fmt::Debug for LocalCache {
     }
 }
 
-fn credentials(capacity_bytes: u64) -> Credentials {
+fn credentials(capacity_bytes: u64, evictions: Evictions) -> Credentials {
     let items = usize::try_from(capacity_bytes / SMALLEST_BYTES).unwrap_or(usize::MAX);
     let options = OptionsBuilder::new()
         .estimated_items_capacity(items.max(16))
@@ -200,8 +226,7 @@ fn credentials(capacity_bytes: u64) -> Credentials {
         .ghost_allocation(GHOST_SHARE)
         .build()
         .expect("both capacities are given");
-    let lifecycle = quick_cache::sync::DefaultLifecycle::default();
-    Cache::with_options(options, Weight, Seeded::default(), lifecycle)
+    Cache::with_options(options, Weight, Seeded::default(), evictions)
 }
 
 impl LocalCache {
@@ -210,15 +235,18 @@ impl LocalCache {
         let unknown_bytes = settings.capacity_bytes / UNKNOWN_SHARE;
         let known_bytes = settings.capacity_bytes.saturating_sub(unknown_bytes);
         let unknowns = (unknown_bytes / UNKNOWN_BYTES).max(16);
+        let (evicted, unknowns_evicted) = (Evictions::default(), Evictions::default());
         Self {
-            credentials: credentials(known_bytes),
+            credentials: credentials(known_bytes, evicted.clone()),
             unknowns: Cache::with(
                 usize::try_from(unknowns).unwrap_or(usize::MAX),
                 unknowns,
                 quick_cache::UnitWeighter,
                 Seeded::default(),
-                quick_cache::sync::DefaultLifecycle::default(),
+                unknowns_evicted.clone(),
             ),
+            evicted,
+            unknowns_evicted,
             users: Users::new(),
             uses: Uses::new(known_bytes / SMALLEST_BYTES),
             touched: Touched::new(),
@@ -354,6 +382,24 @@ impl LocalCache {
     /// When credentials were last used.
     pub fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// How full it is: known credentials, and unknown ones.
+    pub fn usage(&self) -> (Usage, Usage) {
+        let count = |evictions: &Evictions| evictions.0.load(Ordering::Relaxed);
+        let known = Usage {
+            entries: u64::try_from(self.credentials.len()).unwrap_or(u64::MAX),
+            bytes: self.credentials.weight(),
+            bytes_max: self.credentials.capacity(),
+            evicted: count(&self.evicted),
+        };
+        let unknown = Usage {
+            entries: u64::try_from(self.unknowns.len()).unwrap_or(u64::MAX),
+            bytes: self.unknowns.weight().saturating_mul(UNKNOWN_BYTES),
+            bytes_max: self.unknowns.capacity().saturating_mul(UNKNOWN_BYTES),
+            evicted: count(&self.unknowns_evicted),
+        };
+        (known, unknown)
     }
 
     /// Entries for known credentials.

@@ -12,6 +12,7 @@ mod lines;
 mod reload;
 mod run;
 mod secrets;
+mod status;
 mod table;
 mod tell;
 mod token;
@@ -28,6 +29,7 @@ pub use crate::cli::first::{Beginning, Init, Proxy};
 pub use crate::cli::group::{GroupCommand, Members};
 pub use crate::cli::import::ImportTokens;
 pub use crate::cli::run::run;
+pub use crate::cli::status::ShowStatus;
 pub use crate::cli::token::{CreateToken, ListTokens, RevokeTokens, TokenCommand};
 pub use crate::cli::user::{AddUser, DeleteUser, EditUser, OneUser, UserCommand};
 
@@ -105,6 +107,8 @@ pub enum Command {
     Check,
     /// Serve until stopped (Ctrl-C or SIGTERM); requests under way are finished. SIGHUP reloads the configuration.
     Serve(Serve),
+    /// Show how the running gateway stands: routes, upstreams, tables, certificates.
+    Status(ShowStatus),
     /// Manage users.
     #[command(subcommand)]
     User(UserCommand),

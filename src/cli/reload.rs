@@ -10,12 +10,14 @@ pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) {
     let loaded = match Config::load(path) {
         Ok(loaded) => loaded,
         Err(ConfigError::Problems(faulty)) => {
+            reloader.refused();
             for problem in &faulty.problems {
                 log_problem(path, problem);
             }
             return tracing::error!(config = %path.display(), "not reloaded: the old configuration stays");
         }
         Err(error) => {
+            reloader.refused();
             let error = &error as &dyn Error;
             return tracing::error!(error, "not reloaded: the old configuration stays");
         }

@@ -6,7 +6,7 @@ use crate::cli::act::{load, outlive_file_limit, runtime};
 use crate::cli::first::First;
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
-use crate::cli::{Arguments, Command, Proxy, Serve, describe, first, group, signalled, token, user};
+use crate::cli::{Arguments, Command, Proxy, Serve, describe, first, group, signalled, status, token, user};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
@@ -36,6 +36,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Init(wanted) => first::init(config, wanted).map(done),
         Command::Check => check(config).map(done),
         Command::Serve(options) => serve(config, options),
+        Command::Status(wanted) => status::run(config, wanted).map(done),
         Command::User(command) => user::run(config, command).map(done),
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
-use crate::config::value::{Count, List, Written, unexpected, within};
+use crate::config::value::{Count, Entry, List, Written, resolve, unexpected, within};
 
 /// Where to listen.
 #[derive(Debug, Clone)]
@@ -18,8 +19,77 @@ pub struct Listen {
     pub http: Vec<SocketAddr>,
     /// The port that clients reach HTTPS by; `None`: that of the first HTTPS address.
     pub https_port: Option<u16>,
+    /// Where `/livez`, `/readyz` and `/metrics` are answered, in clear; none by default.
+    pub admin: Option<SocketAddr>,
+    /// The unix socket where these are answered, and how the gateway stands.
+    pub admin_socket: AdminPath,
     /// Number of cores that serve; `workers = 0` of the file is resolved.
     pub workers: NonZeroUsize,
+}
+
+/// Where the admin socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminPath {
+    /// Nowhere.
+    Off,
+    /// The file does not say: if it cannot be made there, the gateway goes on without.
+    Default(PathBuf),
+    /// The file says so: if it cannot be made there, the gateway does not start.
+    Given(PathBuf),
+}
+
+impl AdminPath {
+    /// The path, wherever it comes from.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Off => None,
+            Self::Default(path) | Self::Given(path) => Some(path),
+        }
+    }
+}
+
+/// The same as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AdminSocket {
+    /// `"off"`
+    Off,
+    /// A path.
+    Path(PathBuf),
+}
+
+impl Written for AdminSocket {
+    const EXPECTED: &'static str = "a path such as \"doorward.sock\", or \"off\"";
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        match text {
+            "" => Err(unexpected::<Self>(text)),
+            "off" => Ok(Self::Off),
+            _ if text.len() > SOCKET_PATH_BYTES_MAX => {
+                Err(Fault::new(format!("a path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes")))
+            }
+            path => Ok(Self::Path(PathBuf::from(path))),
+        }
+    }
+}
+
+/// The system takes no longer one (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Whoever reaches it may read what it tells.
+fn admin_address(
+    admin: &Entry<SocketAddr>,
+    seen: &BTreeSet<SocketAddr>,
+    problems: &mut Problems,
+) -> SocketAddr {
+    let address = admin.value;
+    if seen.contains(&address) && address.port() != 0 {
+        problems.error(&admin.span, Fault::new("this address is listed twice"));
+    } else if !address.ip().is_loopback() {
+        let fault =
+            Fault::new("whoever reaches this address can read the metrics: nobody is asked for credentials");
+        problems.warn(&admin.span, fault.help("better an address of loopback, or of a network of your own"));
+    }
+    address
 }
 
 /// The port 8443 on every address, so that no privilege is needed.
@@ -29,6 +99,8 @@ impl Default for Listen {
             https: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8443))],
             http: Vec::new(),
             https_port: None,
+            admin: None,
+            admin_socket: AdminPath::Off,
             workers: cores(),
         }
     }
@@ -39,7 +111,7 @@ fn cores() -> NonZeroUsize {
 }
 
 impl Listen {
-    pub(super) fn from_raw(raw: raw::Listen, problems: &mut Problems) -> Self {
+    pub(super) fn from_raw(raw: raw::Listen, directory: &Path, problems: &mut Problems) -> Self {
         let default = Self::default();
         let workers = within(raw.workers.as_ref(), Count(0), Count(0)..=Count(1024), "workers", problems);
         let workers = NonZeroUsize::new(workers.0).unwrap_or(default.workers);
@@ -54,8 +126,15 @@ impl Listen {
         // The default too: an address speaks one of the two.
         seen.extend(&https);
         let http = raw.http.map(|http| addresses(http, &mut seen, problems)).unwrap_or_default();
+        let admin = raw.admin.map(|admin| admin_address(&admin, &seen, problems));
+        let admin_socket = match raw.admin_socket.map(|socket| socket.value) {
+            None => AdminPath::Default(resolve(directory, Path::new("doorward.sock"))),
+            Some(AdminSocket::Off) => AdminPath::Off,
+            Some(AdminSocket::Path(path)) => AdminPath::Given(resolve(directory, &path)),
+        };
         let port = raw.https_port.map(|port| within(Some(&port), Count(1), PORTS, "https_port", problems));
-        Self { https, http, https_port: port.and_then(|port| u16::try_from(port.0).ok()), workers }
+        let https_port = port.and_then(|port| u16::try_from(port.0).ok());
+        Self { https, http, https_port, admin, admin_socket, workers }
     }
 }
 

@@ -49,7 +49,7 @@ pub use crate::config::guard::{Guard, USER_DELAY_MAX};
 pub use crate::config::host::HostPattern;
 pub use crate::config::identity::IdentityHeaders;
 pub use crate::config::limits::Limits;
-pub use crate::config::listen::Listen;
+pub use crate::config::listen::{AdminPath, Listen};
 pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
@@ -242,7 +242,7 @@ impl Config {
             guard::warn_of(&guards_off, problems);
         }
         Self {
-            listen: Listen::from_raw(raw.listen, problems),
+            listen: Listen::from_raw(raw.listen, &source.directory, problems),
             tls: Tls::from_raw(raw.tls, &source.directory, problems),
             deployment: Deployment::from_raw(raw.deployment, source, problems),
             store: Store::from_raw(raw.store, source, problems),

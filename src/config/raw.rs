@@ -20,6 +20,7 @@ use toml::Spanned;
 use crate::config::authentication::SchemeKind;
 use crate::config::guard::{GuardDelay, GuardRate};
 use crate::config::host::HostPattern;
+use crate::config::listen::AdminSocket;
 use crate::config::log::{LogFormat, LogLevel};
 use crate::config::problem::{Fault, quote};
 use crate::config::route::{Handler, RoutePath, SimplePermission};
@@ -56,6 +57,8 @@ pub(super) struct Listen {
     pub(super) https: Option<List<SocketAddr>>,
     pub(super) http: Option<List<SocketAddr>>,
     pub(super) https_port: Option<Entry<Count>>,
+    pub(super) admin: Option<Entry<SocketAddr>>,
+    pub(super) admin_socket: Option<Entry<AdminSocket>>,
     pub(super) workers: Option<Entry<Count>>,
 }
 

@@ -416,7 +416,7 @@ fn unknown_key_without_a_neighbour_lists_what_is_known() {
         &with("[listen]\nxyzzy = 3"),
         2,
         1,
-        &["known here are `http`, `https`, `https_port`, `workers`"],
+        &["known here are `admin`, `admin_socket`, `http`, `https`, `https_port`, `workers`"],
     );
     assert_error(&with("[redis]\nurl = 'x'"), 1, 2, &["unknown section `redis`"]);
 }

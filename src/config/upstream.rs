@@ -1,6 +1,6 @@
 //! `[upstreams.NAME]`: the servers behind doorward.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,6 +62,17 @@ pub enum ServerAddress {
     },
     /// A unix socket.
     Unix(PathBuf),
+}
+
+/// As the file has it.
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl ServerAddress {

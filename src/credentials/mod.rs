@@ -12,6 +12,7 @@ use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use crate::telemetry::metrics::StoreMetrics;
 use arc_swap::ArcSwap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -111,6 +112,7 @@ pub struct Credentials {
     passwords: Arc<Passwords>,
     clock: Arc<dyn Clock>,
     policy: ArcSwap<TokenPolicy>,
+    metrics: StoreMetrics,
 }
 
 impl Credentials {
@@ -122,7 +124,14 @@ impl Credentials {
         clock: Arc<dyn Clock>,
         policy: TokenPolicy,
     ) -> Self {
-        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy) }
+        let metrics = StoreMetrics::default();
+        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy), metrics }
+    }
+
+    /// What the gateway itself asks of the store is measured by these.
+    #[must_use]
+    pub fn measured(self, metrics: StoreMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// New tokens are made so from now on.
@@ -223,7 +232,9 @@ impl Credentials {
         let per_user = self.policy().per_user;
         let grant =
             Grant { password_version: user.password_version, per_user: per_user.get(), last_use: &last_use };
-        let Granted::Stored { revoked } = self.store.grant_token(token, grant).await? else {
+        let Granted::Stored { revoked } =
+            self.metrics.measure("grant-token", self.store.grant_token(token, grant)).await?
+        else {
             return Ok(None);
         };
         self.invalidate_token(digest);
@@ -243,7 +254,7 @@ impl Credentials {
         if uses.is_empty() {
             return Ok(());
         }
-        let written = self.store.write_uses(uses.clone()).await;
+        let written = self.metrics.measure("write-uses", self.store.write_uses(uses.clone())).await;
         Ok(written.inspect_err(|_| self.cache.uses().put_back(uses))?)
     }
 
@@ -276,7 +287,11 @@ impl Credentials {
     /// # Errors
     /// If there is no such token, or the store cannot be written.
     pub async fn revoke_token(&self, id: CredentialId) -> Result<(), CredentialsError> {
-        let digest = self.store.delete_token(id).await?.ok_or(CredentialsError::NoSuchToken)?;
+        let digest = self
+            .metrics
+            .measure("delete-token", self.store.delete_token(id))
+            .await?
+            .ok_or(CredentialsError::NoSuchToken)?;
         self.invalidate_token(digest);
         Ok(())
     }
@@ -298,14 +313,14 @@ impl Credentials {
     /// # Errors
     /// If the store cannot be asked, or too many passwords wait to be checked.
     pub async fn login(&self, username: &str, password: Secret) -> Result<Option<User>, CredentialsError> {
-        let found = self.store.find_user(username).await?;
+        let found = self.metrics.measure("find-user", self.store.find_user(username)).await?;
         let (user, encoded) = found.map(|found| (found.user, found.password)).unzip();
         let matches = self.passwords.verify(password, encoded).await?;
         Ok(user.filter(|user| matches && user.is_active))
     }
 
     async fn user(&self, username: &str) -> Result<User, CredentialsError> {
-        let found = self.store.find_user(username).await?;
+        let found = self.metrics.measure("find-user", self.store.find_user(username)).await?;
         found.map(|found| found.user).ok_or(CredentialsError::NoSuchUser)
     }
 

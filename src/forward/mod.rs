@@ -23,6 +23,7 @@ use crate::trace::Trace;
 use http::Response;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 pub use crate::forward::request::ForwardHeaders;
 
@@ -92,5 +93,10 @@ pub async fn forward(
     trace: &mut Trace,
 ) -> Result<Response<UpstreamBody>, ForwardError> {
     let writer = HeadWriter { settings: &forwarder.headers, head, identity: admitted.identity() };
-    client::send(forwarder, &writer, body, trace).await
+    let began = Instant::now();
+    let answer = client::send(forwarder, &writer, body, trace).await;
+    if answer.is_ok() {
+        trace.upstream_took(began.elapsed());
+    }
+    answer
 }

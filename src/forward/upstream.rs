@@ -65,6 +65,21 @@ pub struct Server {
     avoid_until: Mutex<Option<Instant>>,
 }
 
+/// How a server stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// As configured.
+    pub address: String,
+    /// Exchanges under way.
+    pub in_flight: usize,
+    /// Connections kept for the next exchange.
+    pub idle: usize,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
+    /// Whether others are preferred, since it could not be connected to a moment ago.
+    pub is_avoided: bool,
+}
+
 #[derive(Debug)]
 struct Idle {
     connection: Connection,
@@ -135,6 +150,18 @@ impl Upstream {
                 Balance::RoundRobin => 0,
             };
             (server.is_avoided(now), load)
+        })
+    }
+
+    /// How its servers stand, in their order.
+    pub fn standing(&self) -> impl Iterator<Item = Standing> {
+        let now = Instant::now();
+        self.servers.iter().map(move |server| Standing {
+            address: server.address.to_string(),
+            in_flight: server.in_flight.load(Ordering::Relaxed),
+            idle: server.idle.iter().map(|pool| pool.lock().len()).sum(),
+            waiting: server.waiting.load(Ordering::Relaxed),
+            is_avoided: server.is_avoided(now),
         })
     }
 

@@ -97,6 +97,9 @@ pub enum SchemeKind {
 }
 
 impl SchemeKind {
+    /// All of them, in the order of their numbers, from 1.
+    pub const ALL: &'static [Self] = &[Self::Token, Self::Session];
+
     /// The name told to upstreams (`[identity] auth_type`) and written to logs.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ mod argon2;
 
 use crate::password::argon2::Hasher;
 use crate::secret::Secret;
+use crate::telemetry::metrics::PasswordMetrics;
 use parking_lot::Mutex;
 use std::io;
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// A longer password (bytes) is nobody's: it would only cost time.
 pub const PASSWORD_BYTES_MAX: usize = 4096;
@@ -42,6 +44,7 @@ type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
 #[derive(Debug)]
 pub struct Passwords {
     jobs: SyncSender<Job>,
+    metrics: PasswordMetrics,
 }
 
 impl Passwords {
@@ -56,7 +59,13 @@ impl Passwords {
             let receiver = Arc::clone(&receiver);
             thread::Builder::new().name(format!("password-{number}")).spawn(move || serve(&receiver))?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, metrics: PasswordMetrics::default() })
+    }
+
+    /// Passwords are measured by these.
+    #[must_use]
+    pub fn measured(self, metrics: PasswordMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Half of the cores, at least one: a flood of logins leaves the other half to requests.
@@ -101,9 +110,14 @@ impl Passwords {
         work: impl FnOnce(&mut Hasher) -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let (answer, waiting) = oneshot::channel();
+        let (metrics, waits, came) = (self.metrics.clone(), self.metrics.begin(), Instant::now());
         let job = move |hasher: &mut Hasher| {
             if !answer.is_closed() {
-                drop(answer.send(work(hasher)));
+                let began = Instant::now();
+                let worked = work(hasher);
+                metrics.hashed(began - came, began.elapsed());
+                drop(waits);
+                drop(answer.send(worked));
             }
         };
         self.jobs.try_send(Box::new(job)).map_err(|error| match error {

@@ -9,6 +9,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::forward::ForwardError;
 use crate::identity::SchemeKind;
 use crate::respond::body::Body;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::{Finished, Observer};
 use crate::trace::{Reason, ThrottleState, Trace};
 use bytes::Bytes;
@@ -42,10 +43,11 @@ pub struct Record {
     started: Monotonic,
     response_bytes: u64,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     observer: Arc<dyn Observer>,
 }
 
-/// Names of a route and of what belongs to it.
+/// Names of a route and of what belongs to it, and where it is counted.
 #[derive(Debug)]
 pub struct Names {
     /// The route's.
@@ -54,6 +56,8 @@ pub struct Names {
     pub upstream: Option<String>,
     /// Those of its throttles, in its order.
     pub throttles: Vec<String>,
+    /// Its handles.
+    pub metrics: RouteMetrics,
 }
 
 impl Names {
@@ -73,6 +77,8 @@ impl Names {
 pub struct Reporting {
     /// Is told of every finished request.
     pub observer: Arc<dyn Observer>,
+    /// Counts every finished request.
+    pub metrics: Arc<Metrics>,
     /// For durations.
     pub clock: Arc<dyn Clock>,
 }
@@ -101,6 +107,7 @@ impl Record {
             request_bytes: None,
             response_bytes: 0,
             clock: Arc::clone(&reporting.clock),
+            metrics: Arc::clone(&reporting.metrics),
             observer: Arc::clone(&reporting.observer),
         }
     }
@@ -122,7 +129,7 @@ impl Drop for Record {
             self.trace.reason = Reason::ClientGone;
         }
         let head = self.head.as_ref();
-        self.observer.finished(&Finished {
+        let finished = Finished {
             trace: &self.trace,
             request_id: self.request_id.as_str(),
             method: &self.method,
@@ -139,7 +146,9 @@ impl Drop for Record {
             duration: self.clock.monotonic().since(self.started),
             request_bytes: self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
             response_bytes: self.response_bytes,
-        });
+        };
+        self.metrics.requests.finished(&finished, self.names.as_ref().map(|names| &names.metrics));
+        self.observer.finished(&finished);
     }
 }
 

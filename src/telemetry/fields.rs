@@ -39,6 +39,7 @@ pub fn access_line(request: &Finished<'_>) {
                 upstream.name = request.upstream.filter(|_| trace.upstream_server.is_some()),
                 upstream.attempt = (trace.upstream_attempts > 0).then_some(trace.upstream_attempts),
                 upstream.server = trace.upstream_server,
+                upstream.duration_ms = (trace.upstream_us > 0).then_some(trace.upstream_us / 1000),
                 headers.removed = (trace.headers_removed > 0).then_some(trace.headers_removed),
                 request.body_bytes = request.request_bytes,
                 response.body_bytes = request.response_bytes,

@@ -4,6 +4,7 @@
 //! that stalls never stalls a request; lines that do not fit are counted and dropped.
 
 pub mod fields;
+pub mod metrics;
 
 use crate::identity::SchemeKind;
 use crate::trace::{Reason, Trace};

@@ -53,8 +53,23 @@ struct Shard {
     /// The longest idle first.
     counters: LinkedHashMap<Key, Counter, Seeded>,
     bytes: usize,
+    /// Counters that had to go for others.
+    evicted: u64,
     /// The most counters since places were given back.
     places: usize,
+}
+
+/// How full a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Counters.
+    pub entries: usize,
+    /// Bytes, as the bound counts them.
+    pub bytes: usize,
+    /// The bound.
+    pub bytes_max: usize,
+    /// Counters that had to go for others since the start.
+    pub evicted: u64,
 }
 
 /// All counters of one kind of use.
@@ -157,9 +172,23 @@ impl Counters {
         self.shards.get(key.number() % SHARDS)
     }
 
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let none = Usage { entries: 0, bytes: 0, bytes_max: self.shard_bytes_max * SHARDS, evicted: 0 };
+        self.shards.iter().fold(none, |sum, shard| {
+            let shard = shard.lock();
+            Usage {
+                entries: sum.entries + shard.counters.len(),
+                bytes: sum.bytes + shard.bytes,
+                evicted: sum.evicted + shard.evicted,
+                ..sum
+            }
+        })
+    }
+
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().bytes).sum()
+        self.usage().bytes
     }
 }
 
@@ -192,6 +221,7 @@ impl Shard {
     fn drop_idle(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max && self.counters.len() > 1 {
             self.drop_first();
+            self.evicted = self.evicted.saturating_add(1);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::header::authorization::{self, Words};
 use crate::identity::{CredentialId, Digest, Family, SchemeKind};
 use crate::secret::Secret;
 use crate::store::{FoundToken, Store, StoreError};
+use crate::telemetry::metrics::StoreMetrics;
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue, header};
@@ -40,6 +41,7 @@ pub struct TokenSource {
     cache: Arc<LocalCache>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    metrics: StoreMetrics,
     /// Names credentials that nobody knows, so that the log can tell them apart.
     unknown_ids: hmac::Key,
 }
@@ -118,7 +120,13 @@ impl TokenSource {
         deployment_key: &Secret,
     ) -> Self {
         let unknown_ids = hmac::Key::new(hmac::HMAC_SHA256, deployment_key.expose());
-        Self { cache, store, clock, unknown_ids }
+        Self { cache, store, clock, metrics: StoreMetrics::default(), unknown_ids }
+    }
+
+    /// Look-ups are measured by these.
+    #[must_use]
+    pub fn measured(self, metrics: StoreMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     fn recall(self: &Arc<Self>, digest: Digest, context: &Context) -> Recall {
@@ -167,7 +175,10 @@ impl TokenSource {
         let store = Arc::clone(&self.store);
         let ask = || {
             let store = Arc::clone(&store);
-            async move { Ok::<_, StoreError>(store.find_token(key.digest).await?.and_then(fact)) }
+            async move {
+                let found = self.metrics.measure("find-token", store.find_token(key.digest)).await?;
+                Ok::<_, StoreError>(found.and_then(fact))
+            }
         };
         self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
     }
