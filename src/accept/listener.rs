@@ -1,11 +1,11 @@
-//! Listening sockets: one per core on the same address.
+//! Listening sockets: one per core on the same address, or one that all cores share.
 
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 /// Connections that the kernel keeps for us at most.
-const BACKLOG: i32 = 4096;
+pub(in crate::accept) const BACKLOG: u16 = 4096;
 
 /// What is spoken at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,15 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
+/// The same socket for each core: there is one queue, and whichever core is awake first accepts.
+///
+/// # Errors
+/// If there are no descriptors left.
+pub fn share(socket: TcpListener, cores: usize) -> io::Result<Vec<TcpListener>> {
+    let others: Vec<_> = (1..cores).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    Ok(std::iter::once(socket).chain(others).collect())
+}
+
 fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
@@ -46,7 +55,7 @@ fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }
 

@@ -1,5 +1,6 @@
 //! Runs the commands.
 
+use crate::accept::inherited::Inherited;
 use crate::app::demo::Demo;
 use crate::app::{AppError, Options, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
@@ -67,10 +68,12 @@ fn check(path: &Path) -> Result<(), Failure> {
 }
 
 fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
+    // First of all, while there is but one thread.
+    let inherited = Inherited::take()?;
     let config = load(path)?.config;
     let guard = start(&config);
     let stop = StopSignals::listen()?;
-    let running = Running::start(&config, Options::default())?;
+    let running = Running::start_with(&config, Options::default(), inherited)?;
     log_summary(&config, &running);
     let (file, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
     let reload: Reload = Arc::new(move || reload(&file, &reloader));
