@@ -87,11 +87,11 @@ impl Inherited {
     /// # Errors
     /// If something was handed over that is no listening TCP socket, or the environment contradicts itself.
     pub fn take() -> Result<Self, InheritError> {
-        // Strict on LISTEN_PID, which listenfd is not: without one the sockets are somebody else's.
-        let named: Vec<_> = sd_notify::listen_fds_with_names().map_err(InheritError::Protocol)?.collect();
-        if named.is_empty() {
+        // Strict on LISTEN_PID, which listenfd is not: without one the sockets are somebody else's, and so are names.
+        if sd_notify::listen_fds().map_err(InheritError::Protocol)?.len() == 0 {
             return Ok(Self::default());
         }
+        let named: Vec<_> = sd_notify::listen_fds_with_names().map_err(InheritError::Protocol)?.collect();
         let mut sockets = ListenFd::from_env();
         let take = |(number, (descriptor, name)): (usize, (i32, String))| {
             let listener = sockets.take_tcp_listener(number).and_then(listening);
@@ -195,7 +195,10 @@ mod tests {
         let socket = handed("doorward.socket");
         let address = socket.address;
         let places = Inherited(vec![socket]).claim(&listen(&[other], &[address])).unwrap();
-        assert_eq!((shown(&places.https), shown(&places.http)), (vec![(other, false)], vec![(address, true)]));
+        assert_eq!(
+            (shown(&places.https), shown(&places.http)),
+            (vec![(other, false)], vec![(address, true)])
+        );
     }
 
     #[test]
