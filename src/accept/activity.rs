@@ -46,8 +46,6 @@ pub struct Activity {
     head_since: AtomicU64,
     /// Heads can be told from other traffic: over HTTP/1.1, and before the first request.
     tells_heads: AtomicBool,
-    /// No request has begun yet.
-    awaits_first_request: AtomicBool,
 }
 
 /// What is to be done with a connection.
@@ -72,13 +70,12 @@ impl Activity {
             last: AtomicU64::new(now),
             head_since: AtomicU64::new(now),
             tells_heads: AtomicBool::new(true),
-            awaits_first_request: AtomicBool::new(true),
         }
     }
 
-    /// Whether no request has begun yet.
-    pub fn awaits_first_request(&self) -> bool {
-        self.awaits_first_request.load(Ordering::Relaxed)
+    /// Whatever the connection waits for, it waits from now on.
+    pub fn touch(&self) {
+        self.last.store(self.clock.monotonic().0, Ordering::Relaxed);
     }
 
     /// Bytes came from the client.
@@ -96,7 +93,6 @@ impl Activity {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.tells_heads.store(tells_heads, Ordering::Relaxed);
-        self.awaits_first_request.store(false, Ordering::Relaxed);
         InFlight { activity: Arc::clone(self), waits_for_client: false }
     }
 
@@ -129,10 +125,6 @@ impl Activity {
             (false, _) => patience.send_idle.saturating_sub(since(&self.last)),
         };
         due.clamp(LOOK_AGAIN, patience.shortest().max(LOOK_AGAIN))
-    }
-
-    fn touch(&self) {
-        self.last.store(self.clock.monotonic().0, Ordering::Relaxed);
     }
 }
 

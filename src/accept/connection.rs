@@ -77,6 +77,18 @@ type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<TrackedBody<B>>,
 
 /// After an idle client was asked to close, until it is looked at again.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// After the process was told to stop, until an idle HTTP/1.1 connection is closed. Whoever uses it sends a request
+/// meanwhile, whose answer says that it was the last; one that crossed the close would be lost (RFC 9112 section 9.5).
+const LAST_REQUEST_TIME: Duration = Duration::from_secs(1);
+
+/// What a connection hears of when the process stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parting {
+    /// At once: a request that crosses GOAWAY is answered, or the client knows that nobody saw it (RFC 9113 section 6.8).
+    AtOnce,
+    /// In the next answer.
+    InAnAnswer,
+}
 
 /// What a reload replaces, all of it at once.
 #[derive(Debug)]
@@ -171,14 +183,9 @@ impl<S: Service> Connections<S> {
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
         let connection = http.serve_connection(stream, service);
-        let ask_to_close = |connection: Pin<&mut http1::Connection<_, _>>| {
-            // hyper closes a connection that has seen no byte yet at once. Its client was let in and gets one
-            // answer: `service_fn` makes it the last.
-            if !activity.awaits_first_request() {
-                connection.graceful_shutdown();
-            }
-        };
-        self.drive(connection, ask_to_close, peer, &activity, &settings.patience).await;
+        let ask_to_close = http1::Connection::graceful_shutdown;
+        let parting = Parting::InAnAnswer;
+        self.drive(connection, ask_to_close, parting, peer, &activity, settings.patience).await;
     }
 
     async fn http2(
@@ -200,7 +207,8 @@ impl<S: Service> Connections<S> {
         let service = self.service_fn(peer, Arc::clone(&activity), false);
         let connection = http.serve_connection(stream, service);
         let ask_to_close = http2::Connection::graceful_shutdown;
-        self.drive(connection, ask_to_close, peer, &activity, &settings.patience).await;
+        let parting = Parting::AtOnce;
+        self.drive(connection, ask_to_close, parting, peer, &activity, settings.patience).await;
     }
 
     fn service_fn(
@@ -239,20 +247,18 @@ impl<S: Service> Connections<S> {
         &self,
         connection: C,
         ask_to_close: impl Fn(Pin<&mut C>),
+        parting: Parting,
         peer: Peer,
         activity: &Activity,
-        patience: &Patience,
+        mut patience: Patience,
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
         let mut connection = pin!(connection);
-        let mut is_asked = self.stop.is_cancelled();
-        if is_asked {
-            ask_to_close(connection.as_mut());
-        }
+        let (mut is_asked, mut knows_of_stop) = (false, false);
         loop {
             // A client that was asked to close has a moment to do so.
-            let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(patience) };
+            let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(&patience) };
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
@@ -260,12 +266,18 @@ impl<S: Service> Connections<S> {
                     }
                     return;
                 }
-                () = self.stop.cancelled(), if !is_asked => {
-                    is_asked = true;
-                    ask_to_close(connection.as_mut());
+                () = self.stop.cancelled(), if !knows_of_stop => {
+                    knows_of_stop = true;
+                    if parting == Parting::AtOnce && !is_asked {
+                        is_asked = true;
+                        ask_to_close(connection.as_mut());
+                    } else {
+                        patience.keep_alive = patience.keep_alive.min(LAST_REQUEST_TIME);
+                        activity.touch();
+                    }
                 }
                 () = tokio::time::sleep(next_look) => {
-                    match activity.judge(patience) {
+                    match activity.judge(&patience) {
                         Judgement::Keep => {}
                         Judgement::Idle if !is_asked => {
                             is_asked = true;

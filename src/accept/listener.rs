@@ -1,11 +1,11 @@
-//! Listening sockets: one per core on the same address.
+//! Listening sockets: one per core on the same address, or one that all cores share.
 
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 /// Connections that the kernel keeps for us at most.
-const BACKLOG: i32 = 4096;
+pub(in crate::accept) const BACKLOG: u16 = 4096;
 
 /// What is spoken at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,23 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
+/// The same socket for each core: there is one queue, and whichever core is awake first accepts.
+///
+/// # Errors
+/// If there are no descriptors left.
+pub fn share(socket: TcpListener, cores: usize) -> io::Result<Vec<TcpListener>> {
+    let others: Vec<_> = (1..cores).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
+    Ok(std::iter::once(socket).chain(others).collect())
+}
+
+/// Binds the address once, beside an earlier process of the same user that still serves there: for what both answer.
+///
+/// # Errors
+/// If it cannot be bound.
+pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, true)
+}
+
 fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
@@ -56,7 +73,7 @@ fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }
 

@@ -7,6 +7,7 @@ pub mod activity;
 pub mod body;
 pub mod connection;
 pub mod head;
+pub mod inherited;
 pub mod limits;
 pub mod listener;
 pub mod peer;

@@ -2,7 +2,7 @@
 
 use crate::accept::connection::{Connections, Service};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::listener::Speaks;
+use crate::accept::listener::{BACKLOG, Speaks};
 use parking_lot::Mutex;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -110,12 +110,12 @@ impl<S: Service> Server<S> {
                 () = stop.cancelled() => break,
             }
         }
-        // Closing the socket would reset what the kernel has accepted.
+        // Closing the socket would reset what the kernel has accepted. No more than that: of a socket that another
+        // process has, too, the queue is filled for ever.
         match listener.into_std() {
             Ok(listener) => {
-                while let Ok((tcp, address)) = listener.accept() {
-                    self.start_std(tcp, address, speaks);
-                }
+                let waiting = std::iter::from_fn(|| listener.accept().ok()).take(BACKLOG.into());
+                waiting.for_each(|(tcp, address)| self.start_std(tcp, address, speaks));
             }
             Err(error) => tracing::warn!(%error, "connections waiting to be accepted are lost"),
         }

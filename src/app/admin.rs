@@ -1,5 +1,6 @@
 //! Starts the admin listeners.
 
+use crate::accept::listener;
 use crate::admin::{self, AdminSocket, Answers};
 use crate::app::AppError;
 use crate::app::overview::Overview;
@@ -11,41 +12,47 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 
-/// Answers from now on, until the runtime ends.
-pub(in crate::app) fn start(
+/// Answers on the address from now on, until the runtime ends: also while the gateway starts.
+pub(in crate::app) fn start_address(
     listen: &Listen,
     runtime: &Runtime,
     overview: &Arc<Overview>,
-) -> Result<(Option<SocketAddr>, Option<AdminSocket>), AppError> {
-    let answers = || Arc::clone(overview) as Arc<dyn Answers>;
-    let address = match listen.admin {
-        None => None,
-        Some(address) => {
-            let failed = |source| AppError::Listen { address, source };
-            let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
-            let bound = listener.local_addr().map_err(failed)?;
-            drop(runtime.spawn(admin::serve_address(listener, answers())));
-            Some(bound)
-        }
-    };
-    let socket = match &listen.admin_socket {
-        AdminPath::Off => None,
-        AdminPath::Given(path) => {
-            let failed = |source| AppError::AdminSocket { path: path.clone(), source };
-            Some(start_socket(path, runtime, answers()).map_err(failed)?)
-        }
-        AdminPath::Default(path) => match start_socket(path, runtime, answers()) {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "no admin socket: `doorward status` has nobody to ask");
-                None
-            }
-        },
-    };
-    Ok((address, socket))
+) -> Result<Option<SocketAddr>, AppError> {
+    let Some(address) = listen.admin else { return Ok(None) };
+    let failed = |source| AppError::Listen { address, source };
+    // One that is at its last requests keeps the address until it ends.
+    let listener = listener::bind_beside(address).map_err(failed)?;
+    let entered = runtime.enter();
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    drop(entered);
+    let bound = listener.local_addr().map_err(failed)?;
+    drop(runtime.spawn(admin::serve_address(listener, answers(overview))));
+    Ok(Some(bound))
 }
 
-fn start_socket(path: &Path, runtime: &Runtime, answers: Arc<dyn Answers>) -> io::Result<AdminSocket> {
+/// Answers on the socket. Not before the gateway listens: one that cannot start must not take the socket from another.
+pub(in crate::app) fn start_socket(
+    listen: &Listen,
+    runtime: &Runtime,
+    overview: &Arc<Overview>,
+) -> Result<Option<AdminSocket>, AppError> {
+    let Some(path) = listen.admin_socket.path() else { return Ok(None) };
+    match (start_at(path, runtime, answers(overview)), &listen.admin_socket) {
+        (Ok(socket), _) => Ok(Some(socket)),
+        (Err(source), AdminPath::Given(path)) => Err(AppError::AdminSocket { path: path.clone(), source }),
+        (Err(error), _) => {
+            let path = path.display();
+            tracing::warn!(%error, %path, "no admin socket: `doorward status` has nobody to ask");
+            Ok(None)
+        }
+    }
+}
+
+fn answers(overview: &Arc<Overview>) -> Arc<dyn Answers> {
+    Arc::clone(overview) as Arc<dyn Answers>
+}
+
+fn start_at(path: &Path, runtime: &Runtime, answers: Arc<dyn Answers>) -> io::Result<AdminSocket> {
     let (socket, listener) = AdminSocket::listen(path)?;
     let entered = runtime.enter();
     let listener = UnixListener::from_std(listener)?;

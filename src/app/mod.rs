@@ -12,6 +12,7 @@ mod health;
 mod overview;
 mod plan;
 mod reload;
+mod sockets;
 mod stamp;
 pub mod status;
 mod summary;
@@ -20,8 +21,8 @@ mod watch;
 
 use crate::accept::activity::Patience;
 use crate::accept::connection::{ConnectionSettings, Service};
+use crate::accept::inherited::{InheritError, Inherited};
 use crate::accept::limits::{ConnectionBounds, ConnectionLimits};
-use crate::accept::listener::{self, Speaks};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
 use crate::accept::tls::{self, TlsError};
@@ -30,10 +31,11 @@ use crate::app::health::Health;
 use crate::app::overview::{Overview, Sources};
 use crate::app::plan::Limiting;
 use crate::app::reload::Kept;
+use crate::app::sockets::{Listener, Sockets};
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CertificateFiles, Config, HostPattern, Limits, Listen, StoreUrl};
+use crate::config::{CertificateFiles, Config, HostPattern, Limits, StoreUrl};
 use crate::credentials::{Credentials, TokenPolicy};
 use crate::gateway::Gateway;
 use crate::password::Passwords;
@@ -46,7 +48,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -78,6 +80,9 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
+    /// Sockets that were handed over cannot be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// The store cannot be opened.
     #[error("cannot open the store {}", path.display())]
     Store {
@@ -214,6 +219,14 @@ impl Running {
     /// # Errors
     /// If anything that the configuration names cannot be used.
     pub fn start(config: &Config, options: Options) -> Result<Self, AppError> {
+        Self::start_with(config, options, Inherited::default())
+    }
+
+    /// The same with listening sockets that were handed over; they need not be bound.
+    ///
+    /// # Errors
+    /// If anything that the configuration names cannot be used, or a socket is nobody's.
+    pub fn start_with(config: &Config, options: Options, inherited: Inherited) -> Result<Self, AppError> {
         let slow = Builder::new_multi_thread()
             .worker_threads(SLOW_THREADS)
             .thread_name("slow")
@@ -227,13 +240,15 @@ impl Running {
         });
         let (metrics, health) = (Arc::clone(&overview.metrics), Arc::clone(&overview.health));
         // First of all: whoever asks learns that it is starting.
-        let (admin_address, admin_socket) = admin::start(&config.listen, &slow, &overview)?;
+        let admin_address = admin::start_address(&config.listen, &slow, &overview)?;
         let certificate = certificates(config)?.first().map(|files| files.cert.clone()).unwrap_or_default();
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open_measured(config, &options.clock, &metrics))?;
         let workers = config.listen.workers.get();
         let background = TaskTracker::new();
-        let (addresses, http_addresses, sockets) = bind(&config.listen, workers)?;
+        let Sockets { https: addresses, http: http_addresses, by_core } =
+            Sockets::open(&config.listen, inherited, workers)?;
+        let admin_socket = admin::start_socket(&config.listen, &slow, &overview)?;
         let limiting = Limiting::new(config, &options.clock)?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
@@ -263,7 +278,7 @@ impl Running {
         )?;
         background.spawn_on(watch::certificates(Arc::clone(&reloader), stop.clone()), slow.handle());
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
-        let cores = spawned.cores(sockets, config.limits.drain_time)?;
+        let cores = spawned.cores(by_core, config.limits.drain_time)?;
         let StoreUrl::Sqlite(path) = &config.store.url;
         let sources = Sources {
             https: addresses.clone(),
@@ -480,34 +495,6 @@ impl Core {
         }
         sweeper.abort();
     }
-}
-
-/// A listening socket, and what is spoken there.
-type Listener = (TcpListener, Speaks);
-
-/// Addresses for HTTPS, those for HTTP, and the sockets by core.
-type Bound = (Vec<SocketAddr>, Vec<SocketAddr>, Vec<Vec<Listener>>);
-
-/// Binds every address for every core.
-fn bind(listen: &Listen, cores: usize) -> Result<Bound, AppError> {
-    let mut by_core: Vec<Vec<Listener>> = (0..cores).map(|_| Vec::new()).collect();
-    let mut bind_all = |addresses: &[SocketAddr], speaks| {
-        let mut bound = Vec::new();
-        for address in addresses {
-            let failed = |source| AppError::Listen { address: *address, source };
-            let sockets = listener::bind(*address, cores).map_err(failed)?;
-            if let Some(first) = sockets.first() {
-                bound.push(first.local_addr().map_err(failed)?);
-            }
-            for (core, socket) in by_core.iter_mut().zip(sockets) {
-                core.push((socket, speaks));
-            }
-        }
-        Ok::<_, AppError>(bound)
-    };
-    let https = bind_all(&listen.https, Speaks::Https)?;
-    let http = bind_all(&listen.http, Speaks::Http)?;
-    Ok((https, http, by_core))
 }
 
 /// Hosts that routes name: the self-signed certificate is for them too.

@@ -9,6 +9,7 @@ mod first;
 mod group;
 mod import;
 mod lines;
+mod manager;
 mod reload;
 mod run;
 mod secrets;

@@ -1,12 +1,13 @@
 //! What SIGHUP does.
 
 use crate::app::Reloader;
+use crate::cli::manager::Outcome;
 use crate::config::{Config, ConfigError, Problem, Severity};
 use std::error::Error;
 use std::path::Path;
 
 /// Reads the file anew and puts it in place, or says in the log why not.
-pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) {
+pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) -> Outcome {
     let loaded = match Config::load(path) {
         Ok(loaded) => loaded,
         Err(ConfigError::Problems(faulty)) => {
@@ -14,12 +15,14 @@ pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) {
             for problem in &faulty.problems {
                 log_problem(path, problem);
             }
-            return tracing::error!(config = %path.display(), "not reloaded: the old configuration stays");
+            tracing::error!(config = %path.display(), "not reloaded: the old configuration stays");
+            return Outcome::Refused;
         }
         Err(error) => {
             reloader.refused();
             let error = &error as &dyn Error;
-            return tracing::error!(error, "not reloaded: the old configuration stays");
+            tracing::error!(error, "not reloaded: the old configuration stays");
+            return Outcome::Refused;
         }
     };
     for problem in &loaded.warnings {
@@ -31,8 +34,12 @@ pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) {
                 tracing::warn!(key, "changed, and takes effect after a restart");
             }
             tracing::info!(config = %path.display(), routes = loaded.config.routes.len(), "configuration reloaded");
+            Outcome::Taken
         }
-        Err(error) => tracing::error!(error = &error as &dyn Error, "not reloaded"),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn Error, "not reloaded");
+            Outcome::Refused
+        }
     }
 }
 

@@ -1,12 +1,16 @@
 //! Runs the commands.
 
+use crate::accept::inherited::Inherited;
 use crate::app::demo::Demo;
 use crate::app::{AppError, Options, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
 use crate::cli::first::First;
+use crate::cli::manager::{Moment, Outcome};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
-use crate::cli::{Arguments, Command, Proxy, Serve, describe, first, group, signalled, status, token, user};
+use crate::cli::{
+    Arguments, Command, Proxy, Serve, describe, first, group, manager, signalled, status, token, user,
+};
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
 use std::io;
@@ -22,7 +26,7 @@ const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
 /// Reads the configuration anew.
-type Reload = Arc<dyn Fn() + Send + Sync>;
+type Reload = Arc<dyn Fn() -> Outcome + Send + Sync>;
 
 /// Between two looks at a file that is watched.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,10 +72,12 @@ fn check(path: &Path) -> Result<(), Failure> {
 }
 
 fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
+    // First of all, while there is but one thread.
+    let inherited = Inherited::take()?;
     let config = load(path)?.config;
     let guard = start(&config);
     let stop = StopSignals::listen()?;
-    let running = Running::start(&config, Options::default())?;
+    let running = Running::start_with(&config, Options::default(), inherited)?;
     log_summary(&config, &running);
     let (file, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
     let reload: Reload = Arc::new(move || reload(&file, &reloader));
@@ -89,8 +95,7 @@ fn proxy(path: &Path, wanted: &Proxy) -> Result<ExitCode, Failure> {
     let running = Running::start(config, Options::default()).map_err(explain_taken)?;
     log_summary(config, &running);
     say(&first.steps(&running))?;
-    // There is no file to read anew.
-    let code = stop.wait(move || running.stop(), &(Arc::new(|| {}) as Reload), None)?;
+    let code = stop.wait(move || running.stop(), &no_file(), None)?;
     drop(guard);
     Ok(code)
 }
@@ -137,12 +142,16 @@ fn demo() -> Result<ExitCode, Failure> {
                 tracing::warn!(%error, "the demonstration's directory could not be removed");
             }
         },
-        // There is no file to read anew.
-        &(Arc::new(|| {}) as Reload),
+        &no_file(),
         None,
     )?;
     drop(guard);
     Ok(code)
+}
+
+/// There is no file to read anew.
+fn no_file() -> Reload {
+    Arc::new(|| Outcome::Refused)
 }
 
 /// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
@@ -179,6 +188,7 @@ impl StopSignals {
         watched: Option<&Path>,
     ) -> Result<ExitCode, Failure> {
         let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
+        manager::tell(Moment::Serving);
         runtime.block_on(async {
             let reloads = async {
                 // One after the other; signals that come meanwhile are one.
@@ -189,12 +199,16 @@ impl StopSignals {
                         () = changed(watched, &mut known) => {}
                     }
                     let reload = Arc::clone(reload);
-                    if tokio::task::spawn_blocking(move || reload()).await.is_err() {
+                    manager::tell(Moment::Reloading);
+                    let outcome = tokio::task::spawn_blocking(move || reload()).await.unwrap_or_else(|_| {
                         tracing::error!("a panic while the configuration was reloaded: the old one stays");
-                    }
+                        Outcome::Refused
+                    });
+                    manager::tell(Moment::Reloaded(outcome));
                 }
             };
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {}, () = reloads => {} }
+            manager::tell(Moment::Stopping);
             tracing::info!("stopping: requests under way are finished");
             let (stopped, wait) = tokio::sync::oneshot::channel();
             std::thread::Builder::new().name("stop".to_owned()).spawn(move || {

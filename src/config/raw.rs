@@ -67,6 +67,7 @@ pub(super) struct Listen {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [tls]")]
 pub(super) struct Tls {
     pub(super) certificates: Vec<Spanned<Certificate>>,
+    pub(super) self_signed: Option<Entry<PathBuf>>,
     pub(super) min_version: Option<Entry<TlsVersion>>,
     pub(super) hsts: Option<Spanned<Hsts>>,
 }

@@ -97,6 +97,7 @@ fn sample_file_equals_the_defaults() {
     assert_eq!(sample.listen.workers, default.listen.workers);
     assert_eq!(sample.tls.certificates, default.tls.certificates);
     assert_eq!(sample.tls.min_version, default.tls.min_version);
+    assert_eq!(sample.tls.self_signed_directory, default.tls.self_signed_directory);
     assert_eq!((sample.tls.hsts, default.tls.hsts), (None, None));
     assert_eq!((sample.listen.http, sample.listen.https_port), (Vec::new(), None));
     assert_eq!(sample.deployment.key, default.deployment.key);
@@ -965,6 +966,9 @@ fn file_is_read_with_paths_beside_it() {
     let config = Config::load(&path).unwrap().config;
     assert_eq!(config.store.url, StoreUrl::Sqlite(directory.path().join("doorward.db")));
     assert_eq!(config.tls.self_signed_directory, directory.path().join("certs"));
+    std::fs::write(&path, format!("{GOOD}\n[tls]\nself_signed = '/var/lib/doorward/certs'")).unwrap();
+    let elsewhere = Config::load(&path).unwrap().config.tls.self_signed_directory;
+    assert_eq!(elsewhere, Path::new("/var/lib/doorward/certs"));
     std::fs::write(&path, b"[listen]\n# \xff\n").unwrap();
     let error = Config::load(&path).unwrap_err().to_string();
     assert!(error.contains(":2:3") && error.contains("not UTF-8"), "{error}");

@@ -25,7 +25,7 @@ pub const PEM_BYTES_MAX: u64 = 1 << 20;
 pub struct Tls {
     /// Chosen by SNI; empty means a self-signed one.
     pub certificates: Vec<CertificateFiles>,
-    /// Where the self-signed certificate is made on first start: `certs/` beside the file.
+    /// Where the self-signed certificate is made on first start; `certs/` beside the file by default.
     pub self_signed_directory: PathBuf,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
@@ -117,9 +117,10 @@ impl Tls {
             let span = certificate.span();
             certificate_files(certificate.into_inner(), &span, directory, problems)
         };
+        let self_signed = raw.self_signed.map_or_else(|| PathBuf::from("certs"), |entry| entry.value);
         Self {
             certificates: raw.certificates.into_iter().filter_map(read).collect(),
-            self_signed_directory: resolve(directory, Path::new("certs")),
+            self_signed_directory: resolve(directory, &self_signed),
             min_version: raw.min_version.map(|version| version.value).unwrap_or_default(),
             hsts,
         }

@@ -17,6 +17,7 @@ mod harness;
 mod coherence;
 mod durability;
 mod guard;
+mod handover;
 mod identity;
 mod limits;
 mod obtain_token;

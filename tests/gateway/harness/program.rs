@@ -9,6 +9,7 @@ use doorward::secret::Secret;
 use doorward::store::TokenOrigin;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -70,6 +71,24 @@ impl Program {
         assert!(self.child.wait().await.unwrap().success());
         self.log.await.unwrap()
     }
+}
+
+/// `doorward serve` with these named listening sockets, as a service manager hands them over: from descriptor 3 on.
+///
+/// Descriptors enter as standard input and output, which needs no unsafe code, and a shell moves them. `PID` in the
+/// environment: for another process than the program.
+pub(crate) fn handed(sockets: &[(&str, BorrowedFd<'_>)]) -> Command {
+    const MOVE: &str =
+        "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=${PID:-$$}; exec \"$0\" serve";
+    let mut command = Command::new("sh");
+    command.args(["-c", MOVE, env!("CARGO_BIN_EXE_doorward")]);
+    let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+    command.env("LISTEN_FDS", names.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    let mut sockets = sockets.iter().map(|(_, socket)| Stdio::from(socket.try_clone_to_owned().unwrap()));
+    command.stdin(sockets.next().unwrap());
+    command.stdout(sockets.next().unwrap_or_else(Stdio::null));
+    assert!(sockets.next().is_none(), "there is no way in for more");
+    command
 }
 
 /// The lines up to the one with the address. Wherever the summary names it, it is the first on the loopback with a port
