@@ -211,7 +211,9 @@ impl Running {
             config,
             limiting,
         )?;
-        background.spawn_on(watch::certificates(Arc::clone(&reloader), stop.clone()), slow.handle());
+        for files in [watch::Files::CERTIFICATES, watch::Files::ANCHORS] {
+            background.spawn_on(watch::files(files, Arc::clone(&reloader), stop.clone()), slow.handle());
+        }
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(sockets, config.limits.drain_time)?;
         let slow = Some(slow);

@@ -1,7 +1,8 @@
 //! Another configuration while requests are served: built aside, then put in place all at once, or not at all.
 //!
 //! Each request is answered by the plan that it found when it came. What was counted, remembered and connected goes
-//! on: throttles and upstreams by their names, the caches, the guards. What only a start can change is named.
+//! on: throttles by their names, the servers of upstreams by name and address, the caches, the guards. What only a start
+//! can change is named.
 
 use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
@@ -11,7 +12,7 @@ use crate::app::stamp::Stamp;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::forward::upstream::Upstream;
 use crate::secret::Secret;
 use arc_swap::ArcSwap;
@@ -91,15 +92,14 @@ impl Reloader {
         let mut current = self.current.lock();
         // Cores are made once.
         let workers = current.config.listen.workers.get();
-        let upstreams = plan::upstreams(config, workers, &self.named(&current.config))?;
+        let upstreams = plan::upstreams(config, workers, &self.upstreams.load())?;
         let limiting = current.limiting.with(config);
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
         // Nothing fails from here on.
         let restart = needs_restart(&current.config, config);
         self.kept.limits.set(bounds(config));
         self.kept.backing.credentials.set_policy(token_policy(config));
-        self.upstreams.store(Arc::new(upstreams));
-        self.connections.serving.store(Arc::new(serving));
+        self.replace(upstreams, serving);
         let started = current.config.clone();
         *current = Current { config: merged(&started, config), limiting };
         Ok(restart)
@@ -120,6 +120,40 @@ impl Reloader {
         Ok(())
     }
 
+    /// Reads the trust anchors of upstreams anew and puts them in place.
+    ///
+    /// Blocks: it reads files.
+    ///
+    /// # Errors
+    /// If they cannot be used; the old ones stay then.
+    pub(in crate::app) fn reload_anchors(&self) -> Result<(), AppError> {
+        let current = self.current.lock();
+        let config = &current.config;
+        let upstreams = plan::upstreams(config, config.listen.workers.get(), &self.upstreams.load())?;
+        let gateway = gateway(&self.kept, config, &upstreams, &current.limiting)?;
+        let old = self.connections.serving.load();
+        let (tls, settings) = (Arc::clone(&old.tls), Arc::clone(&old.settings));
+        self.replace(upstreams, Serving { tls, service: Arc::new(gateway), settings });
+        Ok(())
+    }
+
+    /// Puts a plan in place, and ends the connections that it has no use for.
+    fn replace(&self, upstreams: Vec<Arc<Upstream>>, serving: Serving<GatewayService>) {
+        let upstreams = Arc::new(upstreams);
+        let old = self.upstreams.swap(Arc::clone(&upstreams));
+        self.connections.serving.store(Arc::new(serving));
+        for upstream in old.iter() {
+            upstream.end_all_but(&upstreams);
+        }
+    }
+
+    /// What tells whether the files of trust anchors are others than before.
+    pub(in crate::app) fn anchor_stamps(&self) -> Vec<Option<Stamp>> {
+        let current = self.current.lock();
+        let files = current.config.upstreams.iter().filter_map(|upstream| upstream.ca.as_deref());
+        files.map(Stamp::of).collect()
+    }
+
     /// What tells whether the files of certificates and keys are others than before.
     pub(in crate::app) fn certificate_stamps(&self) -> Vec<Option<Stamp>> {
         let current = self.current.lock();
@@ -138,18 +172,14 @@ impl Reloader {
             upstream.sweep(core);
         }
     }
-
-    fn named(&self, config: &Config) -> Vec<(config::Upstream, Arc<Upstream>)> {
-        config.upstreams.iter().cloned().zip(self.upstreams.load().iter().cloned()).collect()
-    }
 }
 
-fn serving(
+fn gateway(
     kept: &Kept,
     config: &Config,
     upstreams: &[Arc<Upstream>],
     limiting: &Limiting,
-) -> Result<Serving<GatewayService>, AppError> {
+) -> Result<GatewayService, AppError> {
     let gateway = plan::gateway(&plan::Parts {
         config,
         options: &kept.options,
@@ -161,9 +191,18 @@ fn serving(
         deployment_key: &kept.deployment_key,
         limiting,
     })?;
+    Ok(GatewayService(gateway))
+}
+
+fn serving(
+    kept: &Kept,
+    config: &Config,
+    upstreams: &[Arc<Upstream>],
+    limiting: &Limiting,
+) -> Result<Serving<GatewayService>, AppError> {
     Ok(Serving {
+        service: Arc::new(gateway(kept, config, upstreams, limiting)?),
         tls: tls::server_config(&config.tls, &certificates(config)?)?,
-        service: Arc::new(GatewayService(gateway)),
         settings: Arc::new(connection_settings(&config.limits)),
     })
 }
