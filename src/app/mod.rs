@@ -19,7 +19,7 @@ use crate::accept::limits::{ConnectionBounds, ConnectionLimits};
 use crate::accept::listener::{self, Speaks};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
-use crate::accept::tls::{self, TlsError};
+use crate::accept::tls::{self, Tickets, TlsError};
 use crate::app::plan::Limiting;
 use crate::app::reload::Kept;
 use crate::authenticate::scheme::Scheme;
@@ -206,6 +206,7 @@ impl Running {
                 https_port: addresses.first().map_or(0, SocketAddr::port),
                 deployment_key,
                 limits: Arc::clone(&limits),
+                tickets: Tickets::default(),
                 stop: stop.clone(),
             },
             config,

@@ -6,7 +6,7 @@
 
 use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::tls::{self, TlsError};
+use crate::accept::tls::{self, Tickets, TlsError};
 use crate::app::plan::{self, Limiting};
 use crate::app::stamp::Stamp;
 use crate::app::{
@@ -37,6 +37,7 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) https_port: u16,
     pub(in crate::app) deployment_key: Secret,
     pub(in crate::app) limits: Arc<ConnectionLimits>,
+    pub(in crate::app) tickets: Tickets,
     pub(in crate::app) stop: CancellationToken,
 }
 
@@ -113,7 +114,8 @@ impl Reloader {
     /// If they cannot be used; the old ones stay then.
     pub(in crate::app) fn reload_certificates(&self) -> Result<(), TlsError> {
         let current = self.current.lock();
-        let tls = tls::server_config(&current.config.tls, &certificates(&current.config)?)?;
+        let files = certificates(&current.config)?;
+        let tls = tls::server_config(&current.config.tls, &files, &self.kept.tickets)?;
         let old = self.connections.serving.load();
         let (service, settings) = (Arc::clone(&old.service), Arc::clone(&old.settings));
         self.connections.serving.store(Arc::new(Serving { tls, service, settings }));
@@ -202,7 +204,8 @@ fn serving(
 ) -> Result<Serving<GatewayService>, AppError> {
     Ok(Serving {
         service: Arc::new(gateway(kept, config, upstreams, limiting)?),
-        tls: tls::server_config(&config.tls, &certificates(config)?)?,
+        // Last, so that a configuration that fails changes no keys of tickets.
+        tls: tls::server_config(&config.tls, &certificates(config)?, &kept.tickets)?,
         settings: Arc::new(connection_settings(&config.limits)),
     })
 }

@@ -163,6 +163,10 @@ impl Upstream {
             kept.retain_mut(|idle| now - idle.since < self.timeout.idle && idle.connection.is_quiet());
             {
                 let mut pool = pool.lock();
+                // Who ended the server meanwhile did not see them.
+                if server.is_ended.load(Ordering::Acquire) {
+                    continue;
+                }
                 // What came meanwhile is younger.
                 kept.append(&mut pool);
                 *pool = kept;
