@@ -1,6 +1,16 @@
 //! `doorward demo`, as a newcomer meets it: the real binary, its three commands pasted into a shell, Ctrl-C.
 
+#[path = "gateway/harness/secrets.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "written for the end-to-end tests, of which this needs a part"
+)]
+mod secrets;
+
 use rustix::process::{Pid, Signal, kill_process};
+use secrets::Secrets;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -41,6 +51,12 @@ fn the_three_commands_work_as_printed() {
     let answers: Vec<&str> = answers.split(marker).map(str::trim).collect();
     let [token, received, refused] = answers[..] else { panic!("{answers:?}") };
     assert!(is_token(token), "{token}");
+    let secrets = Secrets::default();
+    secrets.used(token);
+    secrets.used(password(commands[0]));
+    for text in [received, refused] {
+        secrets.written(text.as_bytes());
+    }
     assert!(received.lines().any(|line| line == "Remote-User: demo"), "{received}");
     assert!(received.contains("GET /hello") && !received.contains(token), "{received}");
     assert!(refused.lines().next().is_some_and(|status| status.contains(" 401")), "{refused}");
@@ -50,6 +66,8 @@ fn the_three_commands_work_as_printed() {
     let certificate = commands[2].split(' ').find(|word| word.contains("/certs/")).unwrap();
     let directory = Path::new(certificate).parent().and_then(Path::parent).unwrap();
     assert!(directory.join("doorward.db").exists(), "{}", directory.display());
+    // Neither is in what was answered, nor in a file; the instructions are the one place for the password.
+    secrets.assert_none_written(directory);
     kill_process(Pid::from_child(&demo.0), Signal::INT).unwrap();
     assert_eq!(demo.0.wait().unwrap().code(), Some(0));
     assert!(!directory.exists(), "{}", directory.display());
@@ -57,6 +75,11 @@ fn the_three_commands_work_as_printed() {
     let mut log = String::new();
     demo.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(log, "", "nothing goes wrong in a demonstration");
+}
+
+fn password(command: &str) -> &str {
+    let (_, rest) = command.split_once("\"password\": \"").unwrap();
+    rest.split_once('"').unwrap().0
 }
 
 fn is_command(line: &str) -> bool {

@@ -1,11 +1,12 @@
 //! TLS: certificates chosen by SNI, and one configuration with its ticket keys for all cores.
 
 use crate::config::{CertificateFiles, Tls, TlsVersion};
+use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs as provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use std::collections::HashMap;
@@ -104,11 +105,48 @@ fn names(certificate: &CertifiedKey) -> Vec<String> {
     }
 }
 
+/// Keys of session tickets, kept from one configuration to the next so that clients go on resuming their sessions.
+///
+/// They are kept as long as no certificate is withdrawn. A client that resumes a session sees no certificate (RFC 8446
+/// section 2.2): with the old keys it would go on for hours by one that was replaced, which may be because its key is
+/// known to others. A renewal so costs each client one full handshake. Nothing else of a session outlives a change:
+/// versions below `min_version` are refused before a ticket is looked at, a ticket is good only for the version, cipher
+/// suite and server name that it was made for, and tickets tell nothing of who the client is: there are no client
+/// certificates. The keys themselves change every 6 hours (rustls), and are not written anywhere.
+#[derive(Debug, Default)]
+pub struct Tickets(Mutex<Option<TicketKeys>>);
+
+#[derive(Debug)]
+struct TicketKeys {
+    ticketer: Arc<dyn ProducesTickets>,
+    /// The chains of certificates that were shown when sessions began.
+    chains: Vec<Vec<CertificateDer<'static>>>,
+}
+
+impl Tickets {
+    /// The old keys if all old certificates are among these, new keys else.
+    fn with(&self, keys: &[Arc<CertifiedKey>]) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        let chains: Vec<_> = keys.iter().map(|key| key.cert.clone()).collect();
+        let mut current = self.0.lock();
+        let kept = current.as_ref().filter(|old| old.chains.iter().all(|chain| chains.contains(chain)));
+        let ticketer = match kept {
+            Some(old) => Arc::clone(&old.ticketer),
+            None => provider::Ticketer::new()?,
+        };
+        *current = Some(TicketKeys { ticketer: Arc::clone(&ticketer), chains });
+        Ok(ticketer)
+    }
+}
+
 /// Makes the configuration that all cores share.
 ///
 /// # Errors
 /// If a certificate or key cannot be read, or the two do not belong together.
-pub fn server_config(tls: &Tls, certificates: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    tls: &Tls,
+    certificates: &[CertificateFiles],
+    tickets: &Tickets,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(provider::default_provider());
     let keys = certificates.iter().map(|files| certified_key(files, &provider).map(Arc::new));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
@@ -123,7 +161,7 @@ pub fn server_config(tls: &Tls, certificates: &[CertificateFiles]) -> Result<Arc
         .with_cert_resolver(Arc::new(BySni::new(&keys, default)));
     // A client that offers neither is refused (RFC 7301 section 3.2).
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = provider::Ticketer::new()?;
+    config.ticketer = tickets.with(&keys)?;
     // One ticket is enough for clients that use one connection; the second costs a write on every handshake.
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
@@ -220,7 +258,7 @@ mod tests {
         assert_eq!(fs::metadata(&files.key).unwrap().permissions().mode() & 0o777, 0o600);
         self_signed(&certs, &[]).unwrap();
         assert_eq!(fs::read(&files.key).unwrap(), first);
-        assert!(server_config(&tls(&certs), &[files]).is_ok());
+        assert!(server_config(&tls(&certs), &[files], &Tickets::default()).is_ok());
     }
 
     #[test]
@@ -229,8 +267,27 @@ mod tests {
         let one = self_signed(&directory.path().join("1"), &[]).unwrap();
         let two = self_signed(&directory.path().join("2"), &[]).unwrap();
         let mixed = CertificateFiles { cert: one.cert, key: two.key };
-        let refused = server_config(&tls(directory.path()), &[mixed]);
+        let refused = server_config(&tls(directory.path()), &[mixed], &Tickets::default());
         assert!(matches!(refused, Err(TlsError::Unusable { .. })));
+    }
+
+    #[test]
+    fn ticket_keys_are_kept_until_a_certificate_is_withdrawn() {
+        let directory = tempfile::tempdir().unwrap();
+        let tls = tls(directory.path());
+        let tickets = Tickets::default();
+        let make = |folder: &str| self_signed(&directory.path().join(folder), &[]).unwrap();
+        let (one, two) = (make("1"), make("2"));
+        let ticketer = |certificates: &[&CertificateFiles]| {
+            let certificates: Vec<_> = certificates.iter().map(|files| (*files).clone()).collect();
+            Arc::clone(&server_config(&tls, &certificates, &tickets).unwrap().ticketer)
+        };
+        let first = ticketer(&[&one]);
+        assert!(Arc::ptr_eq(&first, &ticketer(&[&one])));
+        assert!(Arc::ptr_eq(&first, &ticketer(&[&two, &one])), "one more");
+        let second = ticketer(&[&one]);
+        assert!(!Arc::ptr_eq(&first, &second), "withdrawn");
+        assert!(!Arc::ptr_eq(&second, &ticketer(&[&two])), "replaced");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::accept::inherited::{InheritError, Inherited};
 use crate::accept::limits::{ConnectionBounds, ConnectionLimits};
 use crate::accept::peer::Peer;
 use crate::accept::server::{Cores, Inbox, Server};
-use crate::accept::tls::{self, TlsError};
+use crate::accept::tls::{self, Tickets, TlsError};
 use crate::admin::AdminSocket;
 use crate::app::health::Health;
 use crate::app::overview::{Overview, Sources};
@@ -269,6 +269,7 @@ impl Running {
                 https_port: addresses.first().map_or(0, SocketAddr::port),
                 deployment_key,
                 limits: Arc::clone(&limits),
+                tickets: Tickets::default(),
                 stop: stop.clone(),
                 metrics,
                 health: Arc::clone(&health),
@@ -276,7 +277,9 @@ impl Running {
             config,
             limiting,
         )?;
-        background.spawn_on(watch::certificates(Arc::clone(&reloader), stop.clone()), slow.handle());
+        for files in [watch::Files::CERTIFICATES, watch::Files::ANCHORS] {
+            background.spawn_on(watch::files(files, Arc::clone(&reloader), stop.clone()), slow.handle());
+        }
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(by_core, config.limits.drain_time)?;
         let StoreUrl::Sqlite(path) = &config.store.url;

@@ -10,7 +10,7 @@ use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
 use crate::config::{self, Config, Permission, Route, SchemeConfig};
 use crate::endpoint::obtain_token::ObtainToken;
-use crate::forward::upstream::{Upstream, UpstreamSettings};
+use crate::forward::upstream::{Trust, Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
 use crate::gateway::{Action, Gateway, Plan, RequestIds};
 use crate::header::guarded::GuardedNames;
@@ -40,49 +40,55 @@ const LOGINS_AT_STORE: usize = 8;
 /// Longest time of a login: two look-ups, the wait for a full queue of passwords, and a write behind another process.
 const LOGIN_TIME: Duration = Duration::from_secs(30);
 
-/// The upstreams, in the order of the configuration. One of `old` that is the same goes on with its connections.
+/// The upstreams, in the order of the configuration. Servers of `old` that are the same, by the names of their
+/// upstreams, go on with their connections. Files of trust anchors are read anew.
 pub(in crate::app) fn upstreams(
     config: &Config,
     cores: usize,
-    old: &[(config::Upstream, Arc<Upstream>)],
+    old: &[Arc<Upstream>],
 ) -> Result<Vec<Arc<Upstream>>, AppError> {
     let make = |upstream: &config::Upstream| {
-        if let Some((_, same)) = old.iter().find(|(config, _)| config == upstream) {
-            return Ok(Arc::clone(same));
-        }
         let failed = |source| AppError::Upstream { name: upstream.name.clone(), source };
         let is_tls = |server: &config::ServerAddress| matches!(server, config::ServerAddress::Https { .. });
-        let tls = if upstream.servers.iter().any(is_tls) {
-            Some(client_config(upstream.ca.as_deref()).map_err(failed)?)
+        let trust = if upstream.servers.iter().any(is_tls) {
+            Some(trust(upstream.ca.as_deref()).map(Arc::new).map_err(failed)?)
         } else {
             None
         };
-        let settings = UpstreamSettings { config: upstream, cores, tls };
+        let old = old.iter().find(|old| old.name == upstream.name).map(Arc::as_ref);
+        let settings = UpstreamSettings { config: upstream, cores, trust, old };
         Upstream::new(&settings).map(Arc::new).map_err(|error| failed(error.into()))
     };
     config.upstreams.iter().map(make).collect()
 }
 
 /// TLS towards upstreams: verified against the system's trust anchors, or the configured ones alone.
-fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+fn trust(ca: Option<&Path>) -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
-    match ca {
+    let anchors = match ca {
         Some(path) => {
-            for certificate in CertificateDer::pem_file_iter(path)? {
-                roots.add(certificate?)?;
+            let anchors = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
+            if anchors.is_empty() {
+                return Err(format!("no certificate in {}", path.display()).into());
             }
+            for anchor in &anchors {
+                roots.add(anchor.clone())?;
+            }
+            anchors
         }
         None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let anchors = rustls_native_certs::load_native_certs().certs;
+            roots.add_parsable_certificates(anchors.iter().cloned());
+            anchors
         }
-    }
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Trust { anchors, config: Arc::new(config) })
 }
 
 /// What the gateway is made of.

@@ -1,11 +1,12 @@
 //! Another configuration while requests are served: built aside, then put in place all at once, or not at all.
 //!
 //! Each request is answered by the plan that it found when it came. What was counted, remembered and connected goes
-//! on: throttles and upstreams by their names, the caches, the guards. What only a start can change is named.
+//! on: throttles by their names, the servers of upstreams by name and address, the caches, the guards. What only a start
+//! can change is named.
 
 use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
-use crate::accept::tls::{self, Facts, TlsError};
+use crate::accept::tls::{self, Facts, Tickets, TlsError};
 use crate::app::health::{Health, Part};
 use crate::app::plan::{self, Limiting};
 use crate::app::stamp::Stamp;
@@ -13,7 +14,7 @@ use crate::app::status;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::forward::upstream::Upstream;
 use crate::gateway::Plan;
 use crate::secret::Secret;
@@ -41,6 +42,7 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) https_port: u16,
     pub(in crate::app) deployment_key: Secret,
     pub(in crate::app) limits: Arc<ConnectionLimits>,
+    pub(in crate::app) tickets: Tickets,
     pub(in crate::app) stop: CancellationToken,
     pub(in crate::app) metrics: Arc<Metrics>,
     pub(in crate::app) health: Arc<Health>,
@@ -101,7 +103,7 @@ impl Reloader {
     /// # Errors
     /// If anything that the configuration names cannot be used; everything stays as it was then.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
-        let reloaded = self.replace(config);
+        let reloaded = self.configure(config);
         self.kept.health.configured(reloaded.is_ok());
         reloaded
     }
@@ -111,11 +113,11 @@ impl Reloader {
         self.kept.health.configured(false);
     }
 
-    fn replace(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
+    fn configure(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut current = self.current.lock();
         // Cores are made once.
         let workers = current.config.listen.workers.get();
-        let upstreams = plan::upstreams(config, workers, &self.named(&current.config))?;
+        let upstreams = plan::upstreams(config, workers, &self.upstreams.load())?;
         let limiting = current.limiting.with(config);
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
         let certificates = tls::facts(&certificates(config).map_err(AppError::from)?);
@@ -123,8 +125,7 @@ impl Reloader {
         let restart = needs_restart(&current.config, config);
         self.kept.limits.set(bounds(config));
         self.kept.backing.credentials.set_policy(token_policy(config));
-        self.upstreams.store(Arc::new(upstreams));
-        self.connections.serving.store(Arc::new(serving));
+        self.replace(upstreams, serving);
         self.certificates.store(Arc::new(certificates));
         self.kept.health.works(Part::Certificates, true);
         keep_metrics(&self.kept.metrics, config);
@@ -148,12 +149,46 @@ impl Reloader {
     fn replace_certificates(&self) -> Result<(), TlsError> {
         let current = self.current.lock();
         let files = certificates(&current.config)?;
-        let tls = tls::server_config(&current.config.tls, &files)?;
+        let tls = tls::server_config(&current.config.tls, &files, &self.kept.tickets)?;
         self.certificates.store(Arc::new(tls::facts(&files)));
         let old = self.connections.serving.load();
         let (service, settings) = (Arc::clone(&old.service), Arc::clone(&old.settings));
         self.connections.serving.store(Arc::new(Serving { tls, service, settings }));
         Ok(())
+    }
+
+    /// Reads the trust anchors of upstreams anew and puts them in place.
+    ///
+    /// Blocks: it reads files.
+    ///
+    /// # Errors
+    /// If they cannot be used; the old ones stay then.
+    pub(in crate::app) fn reload_anchors(&self) -> Result<(), AppError> {
+        let current = self.current.lock();
+        let config = &current.config;
+        let upstreams = plan::upstreams(config, config.listen.workers.get(), &self.upstreams.load())?;
+        let gateway = gateway(&self.kept, config, &upstreams, &current.limiting)?;
+        let old = self.connections.serving.load();
+        let (tls, settings) = (Arc::clone(&old.tls), Arc::clone(&old.settings));
+        self.replace(upstreams, Serving { tls, service: Arc::new(gateway), settings });
+        Ok(())
+    }
+
+    /// Puts a plan in place, and ends the connections that it has no use for.
+    fn replace(&self, upstreams: Vec<Arc<Upstream>>, serving: Serving<GatewayService>) {
+        let upstreams = Arc::new(upstreams);
+        let old = self.upstreams.swap(Arc::clone(&upstreams));
+        self.connections.serving.store(Arc::new(serving));
+        for upstream in old.iter() {
+            upstream.end_all_but(&upstreams);
+        }
+    }
+
+    /// What tells whether the files of trust anchors are others than before.
+    pub(in crate::app) fn anchor_stamps(&self) -> Vec<Option<Stamp>> {
+        let current = self.current.lock();
+        let files = current.config.upstreams.iter().filter_map(|upstream| upstream.ca.as_deref());
+        files.map(Stamp::of).collect()
     }
 
     /// What tells whether the files of certificates and keys are others than before.
@@ -218,10 +253,6 @@ impl Reloader {
             upstream.sweep(core);
         }
     }
-
-    fn named(&self, config: &Config) -> Vec<(config::Upstream, Arc<Upstream>)> {
-        config.upstreams.iter().cloned().zip(self.upstreams.load().iter().cloned()).collect()
-    }
 }
 
 /// Series of what the file does not name any more go.
@@ -231,12 +262,12 @@ fn keep_metrics(metrics: &Metrics, config: &Config) {
     metrics.requests.keep(routes, upstreams);
 }
 
-fn serving(
+fn gateway(
     kept: &Kept,
     config: &Config,
     upstreams: &[Arc<Upstream>],
     limiting: &Limiting,
-) -> Result<Serving<GatewayService>, AppError> {
+) -> Result<GatewayService, AppError> {
     let gateway = plan::gateway(&plan::Parts {
         config,
         options: &kept.options,
@@ -249,9 +280,19 @@ fn serving(
         limiting,
         metrics: &kept.metrics,
     })?;
+    Ok(GatewayService(gateway))
+}
+
+fn serving(
+    kept: &Kept,
+    config: &Config,
+    upstreams: &[Arc<Upstream>],
+    limiting: &Limiting,
+) -> Result<Serving<GatewayService>, AppError> {
     Ok(Serving {
-        tls: tls::server_config(&config.tls, &certificates(config)?)?,
-        service: Arc::new(GatewayService(gateway)),
+        service: Arc::new(gateway(kept, config, upstreams, limiting)?),
+        // Last, so that a configuration that fails changes no keys of tickets.
+        tls: tls::server_config(&config.tls, &certificates(config)?, &kept.tickets)?,
         settings: Arc::new(connection_settings(&config.limits)),
     })
 }

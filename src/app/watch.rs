@@ -1,7 +1,7 @@
 //! Keeps the local cache true: what other processes commit to the store is found and dropped.
 
 use crate::app::health::{Health, Part};
-use crate::app::{Backing, Reloader};
+use crate::app::{AppError, Backing, Reloader, Stamp};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::Clock;
 use crate::identity::Family;
@@ -22,8 +22,8 @@ const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 /// Between two writings of when tokens were last used.
 const USES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two looks at the files of certificates.
-const CERTIFICATES_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at files.
+const FILES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches until stopped.
 pub(in crate::app) async fn watch(
@@ -111,15 +111,40 @@ pub(in crate::app) async fn prune(backing: Backing, clock: Arc<dyn Clock>, stop:
     }
 }
 
-/// Puts certificates that were replaced on disk in place.
-pub(in crate::app) async fn certificates(reloader: Arc<Reloader>, stop: CancellationToken) {
+/// Files that are put in place when they were replaced on disk.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::app) struct Files {
+    /// For the log.
+    what: &'static str,
+    stamps: fn(&Reloader) -> Vec<Option<Stamp>>,
+    reload: fn(&Reloader) -> Result<(), AppError>,
+}
+
+impl Files {
+    /// What clients see.
+    pub(in crate::app) const CERTIFICATES: Self = Self {
+        what: "certificates",
+        stamps: Reloader::certificate_stamps,
+        reload: |reloader| Ok(reloader.reload_certificates()?),
+    };
+    /// What upstreams are verified against.
+    pub(in crate::app) const ANCHORS: Self = Self {
+        what: "trust anchors of upstreams",
+        stamps: Reloader::anchor_stamps,
+        reload: Reloader::reload_anchors,
+    };
+}
+
+/// Puts files that were replaced on disk in place.
+pub(in crate::app) async fn files(files: Files, reloader: Arc<Reloader>, stop: CancellationToken) {
+    let what = files.what;
     let look = |reloader: &Arc<Reloader>| {
         let reloader = Arc::clone(reloader);
-        tokio::task::spawn_blocking(move || reloader.certificate_stamps())
+        tokio::task::spawn_blocking(move || (files.stamps)(&reloader))
     };
     let mut known = look(&reloader).await.unwrap_or_default();
     while !stop.is_cancelled() {
-        pause(CERTIFICATES_INTERVAL, &stop).await;
+        pause(FILES_INTERVAL, &stop).await;
         let Ok(stamps) = look(&reloader).await else { continue };
         if stamps == known {
             continue;
@@ -127,13 +152,13 @@ pub(in crate::app) async fn certificates(reloader: Arc<Reloader>, stop: Cancella
         // Whatever comes of it, it is not tried again before the files change again.
         known = stamps;
         let reading = Arc::clone(&reloader);
-        match tokio::task::spawn_blocking(move || reading.reload_certificates()).await {
-            Ok(Ok(())) => tracing::info!("certificates reloaded"),
+        match tokio::task::spawn_blocking(move || (files.reload)(&reading)).await {
+            Ok(Ok(())) => tracing::info!("{what} reloaded"),
             Ok(Err(error)) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "certificates not reloaded: the old ones stay");
+                tracing::error!(error, "{what} not reloaded: the old ones stay");
             }
-            Err(_) => tracing::error!("a panic while certificates were reloaded: the old ones stay"),
+            Err(_) => tracing::error!("a panic while {what} were reloaded: the old ones stay"),
         }
     }
 }

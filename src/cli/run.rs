@@ -1,6 +1,7 @@
 //! Runs the commands.
 
 use crate::accept::inherited::Inherited;
+use crate::accept::tls::{self, Tickets};
 use crate::app::demo::Demo;
 use crate::app::{AppError, Options, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
@@ -64,7 +65,7 @@ fn check(path: &Path) -> Result<(), Failure> {
     let loaded = load(path)?;
     let config = &loaded.config;
     if !config.tls.certificates.is_empty() {
-        crate::accept::tls::server_config(&config.tls, &config.tls.certificates)?;
+        tls::server_config(&config.tls, &config.tls.certificates, &Tickets::default())?;
     }
     let routes = counted(config.routes.len(), "route");
     let upstreams = counted(config.upstreams.len(), "upstream");

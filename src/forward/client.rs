@@ -90,8 +90,8 @@ async fn connection(
     let upstream = &forwarder.upstream;
     let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
     let mut last = ForwardError::Busy;
-    while let Some(server) = upstream.choose(&tried) {
-        trace.upstream_server = u8::try_from(server.number).ok();
+    while let Some((number, server)) = upstream.choose(&tried) {
+        trace.upstream_server = u8::try_from(number).ok();
         if let Some(connection) = server.idle(upstream.timeout.idle) {
             return Ok((Arc::clone(server), connection));
         }
@@ -99,7 +99,7 @@ async fn connection(
             Ok(connection) => return Ok((Arc::clone(server), connection)),
             Err(error) => last = error,
         }
-        tried.push(server.number);
+        tried.push(number);
     }
     Err(last)
 }

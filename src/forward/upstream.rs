@@ -3,6 +3,10 @@
 //! Idle connections belong to the core that opened them, in a pool of its own whose lock is never contended. The
 //! bound on a server's connections is one for the process: who finds it reached closes the oldest idle connection
 //! of any core, and waits for a place.
+//!
+//! Servers outlive the configuration that named them: what another one leaves as it was keeps its connections, whatever
+//! else changes of its upstream. What it does not leave ends its idle connections at once, and each busy one with its
+//! exchange.
 
 use crate::config::{Balance, ServerAddress, Timeouts, UpstreamHost};
 use crate::forward::ForwardError;
@@ -10,12 +14,12 @@ use crate::forward::connection::{Connection, Io};
 use crate::forward::core;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,12 +50,12 @@ pub struct Upstream {
 /// One server.
 #[derive(Debug)]
 pub struct Server {
-    /// Place in the upstream, from 0.
-    pub number: usize,
     address: ServerAddress,
     /// Host and port, for `host = "upstream"`.
     pub authority: String,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(Arc<Trust>, ServerName<'static>)>,
+    /// Connections at most.
+    connections: usize,
     /// Connections that may still be opened.
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -63,6 +67,17 @@ pub struct Server {
     resolved: Mutex<Vec<SocketAddr>>,
     /// Other servers are preferred until then.
     avoid_until: Mutex<Option<Instant>>,
+    /// Whether no connection is kept any more.
+    is_ended: AtomicBool,
+}
+
+/// Whom `https://` servers must be certified by.
+#[derive(Debug)]
+pub struct Trust {
+    /// The trust anchors; what was verified against others is not used any more.
+    pub anchors: Vec<CertificateDer<'static>>,
+    /// Verifies against them.
+    pub config: Arc<ClientConfig>,
 }
 
 /// How a server stands.
@@ -94,36 +109,26 @@ pub struct UpstreamSettings<'a> {
     /// Cores, each with a pool.
     pub cores: usize,
     /// For `https://` servers.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub trust: Option<Arc<Trust>>,
+    /// The upstream of this name until now: servers that are the same go on.
+    pub old: Option<&'a Upstream>,
 }
 
 impl Upstream {
-    /// Makes the servers.
+    /// Makes the servers, but for those that go on.
     ///
     /// # Errors
     /// If the host of an `https://` server is no name that a certificate could be for.
     pub fn new(settings: &UpstreamSettings<'_>) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
         let config = settings.config;
-        let servers = config.servers.iter().enumerate().map(|(number, address)| {
-            let tls = match (address, &settings.tls) {
-                (ServerAddress::Https { host, .. }, Some(config)) => {
-                    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                    Some((Arc::clone(config), ServerName::try_from(name)?))
-                }
-                _ => None,
-            };
-            Ok(Arc::new(Server {
-                number,
-                authority: address.authority(),
-                address: address.clone(),
-                tls,
-                places: Arc::new(Semaphore::new(config.connections)),
-                waiting: AtomicUsize::new(0),
-                in_flight: AtomicUsize::new(0),
-                idle: (0..settings.cores.max(1)).map(|_| Mutex::default()).collect(),
-                resolved: Mutex::default(),
-                avoid_until: Mutex::new(None),
-            }))
+        let mut old: Vec<_> = settings.old.map(|old| old.servers.iter().collect()).unwrap_or_default();
+        let servers = config.servers.iter().map(|address| {
+            let made = Server::new(address, settings)?;
+            // Each goes on once: an address that is written twice is two servers.
+            Ok(match old.iter().position(|server| server.is_same(&made)) {
+                Some(place) => Arc::clone(old.swap_remove(place)),
+                None => Arc::new(made),
+            })
         });
         Ok(Self {
             name: config.name.clone(),
@@ -136,15 +141,15 @@ impl Upstream {
         })
     }
 
-    /// The server for the next exchange; `tried` are passed over.
-    pub(in crate::forward) fn choose(&self, tried: &[usize]) -> Option<&Arc<Server>> {
+    /// The server for the next exchange, with its place in the upstream, from 0; `tried` are passed over.
+    pub(in crate::forward) fn choose(&self, tried: &[usize]) -> Option<(usize, &Arc<Server>)> {
         if let [only] = self.servers.as_slice() {
-            return tried.is_empty().then_some(only);
+            return tried.is_empty().then_some((0, only));
         }
         let now = Instant::now();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.servers.len().max(1);
-        let in_turn = self.servers.iter().cycle().skip(turn).take(self.servers.len());
-        in_turn.filter(|server| !tried.contains(&server.number)).min_by_key(|server| {
+        let in_turn = self.servers.iter().enumerate().cycle().skip(turn).take(self.servers.len());
+        in_turn.filter(|(number, _)| !tried.contains(number)).min_by_key(|(_, server)| {
             let load = match self.balance {
                 Balance::LeastRequests => server.in_flight.load(Ordering::Relaxed),
                 Balance::RoundRobin => 0,
@@ -165,6 +170,16 @@ impl Upstream {
         })
     }
 
+    /// Ends the servers that none of these has: no connection to them is kept any more.
+    pub fn end_all_but(&self, kept: &[Arc<Self>]) {
+        let goes_on = |server: &Arc<Server>| {
+            kept.iter().flat_map(|upstream| &upstream.servers).any(|other| Arc::ptr_eq(server, other))
+        };
+        for server in self.servers.iter().filter(|server| !goes_on(server)) {
+            server.end();
+        }
+    }
+
     /// Closes connections that were idle for too long, or that the server has ended.
     pub fn sweep(&self, core: usize) {
         let now = Instant::now();
@@ -175,6 +190,10 @@ impl Upstream {
             kept.retain_mut(|idle| now - idle.since < self.timeout.idle && idle.connection.is_quiet());
             {
                 let mut pool = pool.lock();
+                // Who ended the server meanwhile did not see them.
+                if server.is_ended.load(Ordering::Acquire) {
+                    continue;
+                }
                 // What came meanwhile is younger.
                 kept.append(&mut pool);
                 *pool = kept;
@@ -198,6 +217,54 @@ impl Drop for InFlight {
 }
 
 impl Server {
+    fn new(
+        address: &ServerAddress,
+        settings: &UpstreamSettings<'_>,
+    ) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
+        let tls = match (address, &settings.trust) {
+            (ServerAddress::Https { host, .. }, Some(trust)) => {
+                let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Some((Arc::clone(trust), ServerName::try_from(name)?))
+            }
+            _ => None,
+        };
+        let connections = settings.config.connections;
+        Ok(Self {
+            authority: address.authority(),
+            address: address.clone(),
+            tls,
+            connections,
+            places: Arc::new(Semaphore::new(connections)),
+            waiting: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            idle: (0..settings.cores.max(1)).map(|_| Mutex::default()).collect(),
+            resolved: Mutex::default(),
+            avoid_until: Mutex::new(None),
+            is_ended: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether connections to one are as good as connections to the other. Another bound is another server: places
+    /// cannot be taken from exchanges that have them, so until those are over there may be as many as both bounds allow.
+    fn is_same(&self, other: &Self) -> bool {
+        fn anchors(server: &Server) -> Option<&[CertificateDer<'static>]> {
+            server.tls.as_ref().map(|(trust, _)| trust.anchors.as_slice())
+        }
+        self.address == other.address
+            && self.connections == other.connections
+            && self.idle.len() == other.idle.len()
+            && anchors(self) == anchors(other)
+    }
+
+    /// Closes what is idle; what is busy will not be kept.
+    fn end(&self) {
+        self.is_ended.store(true, Ordering::Release);
+        for pool in &self.idle {
+            // Closed outside of the lock: a system call each.
+            drop(std::mem::take(&mut *pool.lock()));
+        }
+    }
+
     /// Counts an exchange.
     pub(in crate::forward) fn in_flight(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +293,12 @@ impl Server {
         }
         connection.rest();
         if let Some(pool) = self.idle.get(core::number()) {
-            pool.lock().push_back(Idle { connection, since: Instant::now() });
+            let mut pool = pool.lock();
+            // Asked under the lock: who ends the server takes the lock after it has said so.
+            if self.is_ended.load(Ordering::Acquire) {
+                return;
+            }
+            pool.push_back(Idle { connection, since: Instant::now() });
         }
         // Who began to wait meanwhile did not see it.
         if self.waiting.load(Ordering::Acquire) > 0 {
@@ -297,8 +369,8 @@ impl Server {
         tcp.set_nodelay(true)?;
         match &self.tls {
             None => Ok(Io::Tcp(tcp)),
-            Some((config, name)) => {
-                let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await?;
+            Some((trust, name)) => {
+                let tls = TlsConnector::from(Arc::clone(&trust.config)).connect(name.clone(), tcp).await?;
                 Ok(Io::Tls(Box::new(tls)))
             }
         }

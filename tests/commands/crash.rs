@@ -23,7 +23,9 @@ fn create_and_kill(home: &Home, number: u64) -> Option<String> {
     let mut child = home.command(&["token", "create", "alice"]).stderr(Stdio::null()).spawn().unwrap();
     pause(Duration::from_micros(number * 7_919 % 40_000));
     child.kill().unwrap();
-    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let output = child.wait_with_output().unwrap();
+    home.keep("token create", &output);
+    let output = String::from_utf8(output.stdout).unwrap();
     output.strip_suffix(" for user alice\n")?.strip_prefix("Generated token ").map(str::to_owned)
 }
 
@@ -153,7 +155,7 @@ fn a_store_that_cannot_be_written_is_a_clear_error() {
             // The superuser may write what nobody may write.
             command.uid(NOBODY);
         }
-        crate::Ran::of(command.output().unwrap())
+        home.ran(&arguments.join(" "), command.output().unwrap())
     };
     fs::set_permissions(home.path("doorward.db"), fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(home.directory.path(), fs::Permissions::from_mode(0o555)).unwrap();

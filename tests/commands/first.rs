@@ -35,6 +35,7 @@ impl Home {
 
     /// Pastes these lines into a shell in this directory, in which `doorward` is the program.
     fn paste(&self, lines: &[&str], typed: &str) -> Ran {
+        self.typed(typed);
         let program = env!("CARGO_BIN_EXE_doorward");
         let script = format!("set -e; doorward() {{ {program} \"$@\"; }}\n{}", lines.join("\n"));
         let mut bash = Command::new("bash");
@@ -42,7 +43,7 @@ impl Home {
         bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut bash = bash.spawn().unwrap();
         bash.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        Ran::of(bash.wait_with_output().unwrap())
+        self.ran(&script, bash.wait_with_output().unwrap())
     }
 }
 
@@ -65,6 +66,7 @@ impl Printed {
         }
         let begin = lines.iter().position(|line| line.starts_with('[')).unwrap();
         let end = lines.iter().position(|line| line.starts_with("Next, ")).unwrap();
+        serving.secrets.written(lines.join("\n").as_bytes());
         let is_command =
             |line: &&String| ["doorward ", "curl ", "TOKEN="].iter().any(|start| line.starts_with(start));
         let commands = lines.iter().filter(is_command).cloned().collect();

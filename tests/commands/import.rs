@@ -1,12 +1,20 @@
 //! `doorward token import`.
 
-use crate::{Home, many_tokens};
+use crate::{Home, TOKENS, many_tokens};
 use serde_json::{Value, json};
 use std::fs;
 
 const KEY: &str = "9944b09199c62bcf9418ad846dd0e4bbdfc6ee4b";
 /// SHA-256 of "abc" (FIPS 180-2, appendix B.1).
 const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+impl Home {
+    /// The file of an operator who moves here. It holds tokens in clear, so it goes before files are searched.
+    fn write_tokens(&self, text: &[u8]) {
+        self.typed(&String::from_utf8_lossy(text));
+        fs::write(self.path(TOKENS), text).unwrap();
+    }
+}
 
 fn count(home: &Home) -> usize {
     home.list(&["token", "list"]).len()
@@ -17,7 +25,7 @@ fn clear_tokens_and_digests_are_imported() {
     let home = Home::with_user("alice");
     home.add_user("bob");
     let text = format!("\u{feff}{KEY}\talice\r\n\nsha256:{ABC}\tbob\n");
-    fs::write(home.path("tokens"), text).unwrap();
+    home.write_tokens(text.as_bytes());
     let checked = home.run(&["token", "import", "tokens", "--dry-run"]);
     assert_eq!(checked.code, 0, "{}", checked.errors);
     assert!(checked.output.contains("2 tokens for 2 users; nothing was imported"), "{}", checked.output);
@@ -51,7 +59,7 @@ fn every_bad_line_is_named_and_nothing_is_imported() {
         file.extend_from_slice(&line);
         file.push(b'\n');
     }
-    fs::write(home.path("tokens"), file).unwrap();
+    home.write_tokens(&file);
     let ran = home.run(&["token", "import", "tokens"]);
     assert_eq!((ran.code, ran.output.as_str()), (1, ""));
     let told: Vec<String> = (1..)
@@ -126,7 +134,7 @@ fn every_bad_line_is_named_however_many_there_are() {
 fn many_tokens_are_imported_with_a_bar() {
     const COUNT: usize = 20_000;
     let home = Home::with_user("alice");
-    fs::write(home.path("tokens"), many_tokens(COUNT)).unwrap();
+    home.write_tokens(many_tokens(COUNT).as_bytes());
     let (code, shown) = home.at_terminal("token import tokens", "");
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains("checking [") && shown.contains(" %"), "{shown}");

@@ -7,11 +7,21 @@ mod effect;
 mod first;
 mod group;
 mod import;
+mod planted;
 mod schema;
 mod token;
 mod user;
 
+#[path = "../gateway/harness/secrets.rs"]
+#[expect(
+    dead_code,
+    clippy::indexing_slicing,
+    reason = "written for the end-to-end tests, of which these need a part"
+)]
+mod secrets;
+
 use rustix::process::{Pid, Signal, kill_process};
+use secrets::Secrets;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,12 +36,18 @@ use tempfile::TempDir;
 
 /// Much longer than anything here takes; a test that reaches it has found a hang.
 const HANG: Duration = Duration::from_secs(30);
+/// What a test has to import.
+const TOKENS: &str = "tokens";
 const PASSWORD: &str = "correct horse battery staple";
 
 /// A directory with a configuration file, as an operator has one.
+///
+/// All that is typed or made here as a secret is noted, and all that commands, logs and answers show is kept: at the
+/// end nothing of it, and no file, may hold a secret.
 struct Home {
     directory: TempDir,
     address: SocketAddr,
+    secrets: Secrets,
 }
 
 impl Home {
@@ -45,7 +61,10 @@ impl Home {
              [routes.everything]\npath = \"/\"\nupstream = \"legacy\"\nschemes = [\"token\"]\n"
         );
         fs::write(directory.path().join("doorward.toml"), text).unwrap();
-        Self { directory, address }
+        let secrets = Secrets::default();
+        // Some give it where it must not be taken, so it is not only noted when it is typed.
+        secrets.used(PASSWORD);
+        Self { directory, address, secrets }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,13 +97,38 @@ impl Home {
     }
 
     fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.command(arguments).output().unwrap())
+        self.ran(&arguments.join(" "), self.command(arguments).output().unwrap())
     }
 
     fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        self.typed(input);
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        Ran::of(child.wait_with_output().unwrap())
+        self.ran(&arguments.join(" "), child.wait_with_output().unwrap())
+    }
+
+    /// Notes passwords, or tokens before their users.
+    fn typed(&self, input: &str) {
+        for line in input.lines() {
+            self.secrets.used(line.split('\t').next().unwrap());
+        }
+    }
+
+    /// A command, or a line with some, that has ended.
+    fn ran(&self, line: &str, output: Output) -> Ran {
+        self.keep(line, &output);
+        Ran::of(output)
+    }
+
+    /// Keeps what was shown. A token that was made is shown once, in its place.
+    fn keep(&self, line: &str, output: &Output) {
+        let mut shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        for key in if line.contains("token create") { new_tokens(&shown) } else { Vec::new() } {
+            self.secrets.used(&key);
+            shown = shown.replacen(&key, "", 1);
+        }
+        self.secrets.written(shown.as_bytes());
+        self.secrets.written(&output.stderr);
     }
 
     /// Makes a token and cuts it out of what was printed.
@@ -94,7 +138,7 @@ impl Home {
         let key = made.output.strip_prefix("Generated token ");
         let key = key.and_then(|rest| rest.strip_suffix(" for user alice\n"));
         let key = key.unwrap_or_else(|| panic!("{}", made.output));
-        assert!(key.len() == 40 && key.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()));
+        assert!(is_token(key));
         key.to_owned()
     }
 
@@ -107,8 +151,9 @@ impl Home {
         let mut child = self.command(arguments).spawn().unwrap();
         let (told, lines) = channel();
         let log = BufReader::new(child.stderr.take().unwrap());
-        let reader = std::thread::spawn(move || collect(log, &told));
-        let serving = Serving { child: Some(child), reader: Some(reader) };
+        let secrets = self.secrets.clone();
+        let reader = std::thread::spawn(move || collect(log, &told, &secrets));
+        let serving = Serving { child: Some(child), reader: Some(reader), secrets: self.secrets.clone() };
         wait_for(&lines, "listening for HTTPS");
         serving
     }
@@ -118,10 +163,11 @@ impl Home {
         let mut shell = Command::new("bash");
         let function = format!("doorward() {{ {} \"$@\"; }}; {line}", env!("CARGO_BIN_EXE_doorward"));
         shell.args(["-c", &function]).current_dir(self.directory.path()).env_remove("DOORWARD_CONFIG");
-        Ran::of(shell.stdin(Stdio::null()).output().unwrap())
+        self.ran(line, shell.stdin(Stdio::null()).output().unwrap())
     }
 
-    /// Runs a command at a terminal, at which this is typed; everything that the terminal shows.
+    /// Runs a command at a terminal, at which this is typed; everything that the terminal shows. It is typed before
+    /// anything is asked, so that the terminal may show it: no secrets.
     fn at_terminal(&self, arguments: &str, typed: &str) -> (i32, String) {
         let mut script = Command::new("script");
         let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_doorward"));
@@ -130,7 +176,7 @@ impl Home {
         let script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = script.spawn().unwrap();
         child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        let ran = Ran::of(child.wait_with_output().unwrap());
+        let ran = self.ran(arguments, child.wait_with_output().unwrap());
         (ran.code, ran.output)
     }
 
@@ -152,13 +198,42 @@ impl Home {
         curl.args(["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]);
         curl.arg("--cacert").arg(self.path("certs/self-signed.pem"));
         if let Some(token) = token {
+            self.secrets.used(token);
             curl.args(["--header", &format!("Authorization: Token {token}")]);
         }
         curl.args(more).arg(format!("https://localhost:{}{path}", self.address.port()));
-        let answer = String::from_utf8(curl.output().unwrap().stdout).unwrap();
+        let output = curl.output().unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
         let (body, status) = answer.rsplit_once('\n').unwrap();
+        self.secrets.answered(&output.stderr, body.as_bytes());
         (status.parse().unwrap(), body.to_owned())
     }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // Most tests have none.
+            fs::remove_file(self.path(TOKENS)).unwrap_or_default();
+            self.secrets.assert_none_written(self.directory.path());
+        }
+    }
+}
+
+/// The tokens that `token create` made: as it shows them, or cut out in a shell.
+fn new_tokens(shown: &str) -> Vec<String> {
+    if let Ok(made) = serde_json::from_str::<Value>(shown) {
+        return made.get("token").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
+    }
+    let made = shown.lines().filter_map(|line| match line.strip_prefix("Generated token ") {
+        Some(rest) => rest.split(' ').next(),
+        None => Some(line).filter(|line| is_token(line)),
+    });
+    made.map(str::to_owned).collect()
+}
+
+fn is_token(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// A command that has ended.
@@ -182,6 +257,7 @@ impl Ran {
 struct Serving {
     child: Option<Child>,
     reader: Option<JoinHandle<String>>,
+    secrets: Secrets,
 }
 
 impl Serving {
@@ -192,6 +268,7 @@ impl Serving {
         let code = child.wait().unwrap().code();
         let mut text = self.reader.take().unwrap().join().unwrap();
         child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        self.secrets.written(text.as_bytes());
         (code, text)
     }
 }
@@ -205,9 +282,10 @@ impl Drop for Serving {
 }
 
 /// Keeps all lines, and tells of each as it comes.
-fn collect(log: impl std::io::BufRead, told: &Sender<String>) -> String {
+fn collect(log: impl std::io::BufRead, told: &Sender<String>, secrets: &Secrets) -> String {
     let mut text = String::new();
     for line in log.lines().map_while(Result::ok) {
+        secrets.written(line.as_bytes());
         text.push_str(&line);
         text.push('\n');
         // Nobody listens once it serves.
@@ -343,7 +421,9 @@ fn a_token_sent_in_clear_is_told_by_its_id_and_revoked() {
     let serving = home.serve();
     assert_eq!(home.curl(Some(&token)).0, 200);
     for token in [&token, UNKNOWN] {
+        home.secrets.used(token);
         let answer = send_in_clear(http, token);
+        home.secrets.written(answer.as_bytes());
         assert!(
             answer.starts_with("HTTP/1.1 403 ") && answer.contains("must be considered exposed"),
             "{answer}"

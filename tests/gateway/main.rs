@@ -27,6 +27,7 @@ mod reload;
 mod routing;
 mod scheme;
 mod secrets;
+mod servers;
 mod shutdown;
 mod throttle;
 mod tls;

@@ -25,18 +25,22 @@ fn config(upstream: &TestUpstream, more: &str) -> String {
     )
 }
 
-fn reload(gateway: &TestGateway, text: &str) -> Vec<&'static str> {
-    let name = "doorward.toml".to_owned();
-    let source = Source { name, directory: gateway.directory().to_owned(), environment: |_| None };
-    let loaded = Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}"));
-    gateway.running().reloader().reload(&loaded.config).unwrap()
+/// Puts another file in place; the keys whose change needs a restart.
+pub(crate) fn reload(gateway: &TestGateway, text: &str) -> Vec<&'static str> {
+    gateway.running().reloader().reload(&parse(gateway, text)).unwrap()
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn parse(gateway: &TestGateway, text: &str) -> Config {
+    let name = "doorward.toml".to_owned();
+    let source = Source { name, directory: gateway.directory().to_owned(), environment: |_| None };
+    Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn pause(milliseconds: u64) {
+pub(crate) fn pause(milliseconds: u64) {
     // A timer is made inside of its runtime.
     runtime().block_on(async { tokio::time::sleep(Duration::from_millis(milliseconds)).await });
 }

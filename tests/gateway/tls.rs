@@ -6,6 +6,7 @@ use crate::harness::client::{self, Protocol, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::{Settings, World};
+use crate::reload::reload;
 use doorward::app::Options;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
@@ -250,4 +251,52 @@ fn sessions_are_resumed_on_every_worker() {
             }
         });
     }
+}
+
+#[test]
+fn sessions_are_resumed_after_a_reload_until_the_certificate_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["one", "two"] {
+        certificate(directory.path(), file, &["localhost"]);
+    }
+    let settings = |more: &str, pairs: &[(&str, &str)]| {
+        let sections = format!("{more}\n{}", tls_section(directory.path(), pairs));
+        Settings::sections(&format!("{}\n{sections}", crate::harness::world::ROUTES))
+    };
+    let first = settings("", &[("one", "one")]);
+    with_gateway(&first, async |world, address| {
+        let put = |settings: &Settings| reload(&world.gateway, &settings.config(world.upstream.url()));
+        for version in rustls::ALL_VERSIONS {
+            put(&first);
+            let config = Arc::new(tls_config(&[*version], &[HTTP1]));
+            let kind = async || {
+                let mut stream = connect(&config, "localhost", address).await.unwrap();
+                get(&mut stream, &world.token).await;
+                stream.get_ref().1.handshake_kind().unwrap()
+            };
+            assert_eq!(kind().await, HandshakeKind::Full);
+            put(&settings("[limits]\nkeep_alive = \"7s\"", &[("one", "one")]));
+            assert_eq!(kind().await, HandshakeKind::Resumed, "{version:?}");
+            put(&settings("", &[("one", "one"), ("two", "two")]));
+            assert_eq!(kind().await, HandshakeKind::Resumed, "one certificate more, {version:?}");
+            // Who resumes sees no certificate, so the one that was withdrawn would go on.
+            put(&settings("", &[("two", "two")]));
+            assert_eq!(kind().await, HandshakeKind::Full, "{version:?}");
+            assert_eq!(kind().await, HandshakeKind::Resumed, "{version:?}");
+        }
+    });
+}
+
+#[test]
+fn sessions_of_a_version_that_is_not_spoken_any_more_are_not_resumed() {
+    let settings = |more: &str| Settings::sections(&format!("{}\n{more}", crate::harness::world::ROUTES));
+    with_gateway(&settings(""), async |world, address| {
+        let config = Arc::new(tls_config(&[&rustls::version::TLS12], &[HTTP1]));
+        let mut stream = connect(&config, "localhost", address).await.unwrap();
+        get(&mut stream, &world.token).await;
+        let newer = settings("[tls]\nmin_version = \"1.3\"\n");
+        reload(&world.gateway, &newer.config(world.upstream.url()));
+        let error = connect(&config, "localhost", address).await.expect_err("TLS 1.2");
+        assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+    });
 }

@@ -75,6 +75,16 @@ impl Secrets {
         state.written.push(b'\n');
     }
 
+    /// Answers with a token are the one place for it: it is noted, and the answer is not kept.
+    pub(crate) fn answered(&self, head: &impl std::fmt::Debug, body: &[u8]) {
+        let token = std::str::from_utf8(body).ok().and_then(|text| text.strip_prefix(r#"{"token":""#));
+        match token.and_then(|rest| rest.strip_suffix(r#""}"#)) {
+            Some(token) => self.used(token),
+            None => self.written(body),
+        }
+        self.written(format!("{head:?}").as_bytes());
+    }
+
     pub(crate) fn assert_none_written(&self, directory: &Path) {
         let (secrets, written) = {
             let mut state = self.0.lock();
@@ -88,14 +98,9 @@ impl Secrets {
     }
 }
 
-/// Answers with a token are the one place for it: it is noted, and the answer is not kept.
+/// Keeps an answer of this run: see [`Secrets::answered`].
 pub(crate) fn answered(head: &impl std::fmt::Debug, body: &[u8]) {
-    let token = std::str::from_utf8(body).ok().and_then(|text| text.strip_prefix(r#"{"token":""#));
-    match token.and_then(|rest| rest.strip_suffix(r#""}"#)) {
-        Some(token) => used(token),
-        None => written(body),
-    }
-    written(format!("{head:?}").as_bytes());
+    RUN.answered(head, body);
 }
 
 fn search_files(directory: &Path, secrets: &Search, found: &mut Vec<String>) {

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -177,6 +178,28 @@ impl TestUpstream {
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let url = format!("unix:{}", path.display());
+        Self { shared, runtime: Some(runtime), refusing: None, address, url }
+    }
+
+    /// Listens for TLS on a free port, with this configuration.
+    pub(crate) fn start_tls(config: rustls::ServerConfig) -> Self {
+        let runtime = runtime();
+        let shared = Self::shared();
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (served, acceptor) = (Arc::clone(&shared), TlsAcceptor::from(Arc::new(config)));
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (served, handshake) = (Arc::clone(&served), acceptor.accept(stream));
+                // A handshake that fails is no connection: whoever asked learns of it.
+                tokio::spawn(async move {
+                    if let Ok(stream) = handshake.await {
+                        serve(stream, None, served).await;
+                    }
+                });
+            }
+        });
+        let url = format!("https://localhost:{}", address.port());
         Self { shared, runtime: Some(runtime), refusing: None, address, url }
     }
 
