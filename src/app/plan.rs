@@ -65,22 +65,19 @@ pub(in crate::app) fn upstreams(
 /// TLS towards upstreams: verified against the system's trust anchors, or the configured ones alone.
 fn trust(ca: Option<&Path>) -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
-    let anchors = match ca {
-        Some(path) => {
-            let anchors = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
-            if anchors.is_empty() {
-                return Err(format!("no certificate in {}", path.display()).into());
-            }
-            for anchor in &anchors {
-                roots.add(anchor.clone())?;
-            }
-            anchors
+    let anchors = if let Some(path) = ca {
+        let anchors = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
+        if anchors.is_empty() {
+            return Err(format!("no certificate in {}", path.display()).into());
         }
-        None => {
-            let anchors = rustls_native_certs::load_native_certs().certs;
-            roots.add_parsable_certificates(anchors.iter().cloned());
-            anchors
+        for anchor in &anchors {
+            roots.add(anchor.clone())?;
         }
+        anchors
+    } else {
+        let anchors = rustls_native_certs::load_native_certs().certs;
+        roots.add_parsable_certificates(anchors.iter().cloned());
+        anchors
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
