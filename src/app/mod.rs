@@ -3,6 +3,7 @@
 //! A runtime of one thread for each core, which accepts, decides and forwards, and never waits for anything but
 //! sockets; one runtime of several threads for all that is slow (SQL, password hashing).
 
+pub mod bench;
 pub mod demo;
 mod deployment;
 mod descriptors;

@@ -63,7 +63,9 @@ pub(in crate::app) fn upstreams(
 }
 
 /// TLS towards upstreams: verified against the system's trust anchors, or the configured ones alone.
-fn client_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+pub(in crate::app) fn client_config(
+    ca: Option<&Path>,
+) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {
