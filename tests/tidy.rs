@@ -52,7 +52,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     (
         "app",
         "accept admin authenticate cache clock config credentials endpoint forward gateway header identity \
-         password require_https respond route secret store telemetry throttle",
+         password require_https respond route secret store telemetry throttle trace",
     ),
     ("cli", "accept app clock config credentials identity secret store telemetry"),
 ];

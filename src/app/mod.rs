@@ -4,6 +4,7 @@
 //! sockets; one runtime of several threads for all that is slow (SQL, password hashing).
 
 mod admin;
+pub mod bench;
 pub mod demo;
 mod deployment;
 mod descriptors;

@@ -63,7 +63,7 @@ pub(in crate::app) fn upstreams(
 }
 
 /// TLS towards upstreams: verified against the system's trust anchors, or the configured ones alone.
-fn trust(ca: Option<&Path>) -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
+pub(in crate::app) fn trust(ca: Option<&Path>) -> Result<Trust, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
     let anchors = if let Some(path) = ca {
         let anchors = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;

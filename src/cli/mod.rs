@@ -4,6 +4,8 @@
 //! or from standard input.
 
 mod act;
+mod bar;
+mod bench;
 mod describe;
 mod first;
 mod group;
@@ -25,6 +27,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use crate::cli::bench::{BenchCommand, Lookup};
 pub use crate::cli::describe::{Completions, Manual};
 pub use crate::cli::first::{Beginning, Init, Proxy};
 pub use crate::cli::group::{GroupCommand, Members};
@@ -119,6 +122,9 @@ pub enum Command {
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Measure how fast doorward is on this machine; needs no configuration and touches no store.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
     /// Print what a shell needs to complete the commands.

@@ -10,7 +10,7 @@ use crate::cli::manager::{Moment, Outcome};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{
-    Arguments, Command, Proxy, Serve, describe, first, group, manager, signalled, status, token, user,
+    Arguments, Command, Proxy, Serve, bench, describe, first, group, manager, signalled, status, token, user,
 };
 use crate::config::{Config, LogFormat};
 use crate::telemetry::{Format, LogGuard, start_log};
@@ -21,8 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Numbers of the signals that stop (POSIX).
+const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
 
@@ -45,6 +47,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::User(command) => user::run(config, command).map(done),
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),
+        Command::Bench(command) => bench::run(command),
         Command::Schema => describe::schema().map(done),
         Command::Completions(wanted) => describe::completions(wanted).map(done),
         Command::Man(wanted) => describe::manual(wanted).map(done),
@@ -157,7 +160,7 @@ fn no_file() -> Reload {
 
 /// Signals that ask to stop. Listened for before anything starts: whoever reads that doorward serves may stop it at
 /// once, and even then requests are finished and directories removed.
-struct StopSignals {
+pub(in crate::cli) struct StopSignals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
@@ -165,7 +168,7 @@ struct StopSignals {
 }
 
 impl StopSignals {
-    fn listen() -> io::Result<Self> {
+    pub(in crate::cli) fn listen() -> io::Result<Self> {
         let runtime = runtime()?;
         let entered = runtime.enter();
         let terminate = signal(SignalKind::terminate())?;
@@ -221,6 +224,39 @@ impl StopSignals {
                 _ = wait => Ok(ExitCode::SUCCESS),
                 _ = terminate.recv() => Ok(signalled(SIGTERM)),
                 _ = interrupt.recv() => Ok(signalled(SIGINT)),
+            }
+        })
+    }
+
+    /// Does something that ends by itself, on a thread of its own. A signal asks it by `stop` to end early; a second
+    /// one ends at once. What came of it, or the exit code that is due to the signal.
+    pub(in crate::cli) fn during<T: Send + 'static>(
+        self,
+        stop: &CancellationToken,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Result<T, ExitCode>, Failure> {
+        let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
+        runtime.block_on(async {
+            let (done, mut wait) = tokio::sync::oneshot::channel();
+            std::thread::Builder::new().name("work".to_owned()).spawn(move || {
+                // Nobody waits any more after a second signal.
+                done.send(work()).map_err(drop).unwrap_or_default();
+            })?;
+            let mut signal = None;
+            loop {
+                let number = tokio::select! {
+                    done = &mut wait => {
+                        let done = done.map_err(|_| "a panic: this is a bug of doorward")?;
+                        return Ok(signal.map_or(Ok(done), |number| Err(signalled(number))));
+                    }
+                    _ = terminate.recv() => SIGTERM,
+                    _ = interrupt.recv() => SIGINT,
+                    _ = hangup.recv() => SIGHUP,
+                };
+                if signal.replace(number).is_some() {
+                    return Ok(Err(signalled(number)));
+                }
+                stop.cancel();
             }
         })
     }

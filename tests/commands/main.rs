@@ -1,6 +1,7 @@
 //! The commands, with the real binary: the way of the README from a file to an answer of one's own backend.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod bench;
 mod crash;
 mod describe;
 mod effect;

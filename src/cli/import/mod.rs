@@ -3,12 +3,11 @@
 //! The whole file is checked before anything is written, without the store's lock, so a file that is slow to come or
 //! wrong holds nobody up. Then everything is one transaction. Kept in memory are digests, never tokens.
 
-mod bar;
 mod line;
 mod report;
 
 use crate::cli::act::act;
-use crate::cli::import::bar::Bar;
+use crate::cli::bar::Bar;
 use crate::cli::import::line::LineFault;
 use crate::cli::import::report::Report;
 use crate::cli::lines::{Line, Lines};
