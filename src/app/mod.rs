@@ -238,6 +238,7 @@ impl Running {
             metrics: Arc::new(Metrics::new()),
             health: Arc::new(Health::new(Arc::clone(&options.clock))),
             sources: OnceLock::new(),
+            scraping: Mutex::default(),
         });
         let (metrics, health) = (Arc::clone(&overview.metrics), Arc::clone(&overview.health));
         // First of all: whoever asks learns that it is starting.

@@ -6,8 +6,10 @@ use crate::app::status::{self, Status};
 use crate::app::usage::usage;
 use crate::app::{Backing, Reloader};
 use crate::cache::local;
+use crate::telemetry::dropped_lines;
 use crate::telemetry::metrics::{MEDIA_TYPE, Metrics, Pool, Table};
 use crate::throttle::counters;
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -27,6 +29,8 @@ pub(in crate::app) struct Overview {
     pub(in crate::app) metrics: Arc<Metrics>,
     pub(in crate::app) health: Arc<Health>,
     pub(in crate::app) sources: OnceLock<Sources>,
+    /// One at a time: who asks meanwhile must not see half of what is brought up to date.
+    pub(in crate::app) scraping: Mutex<()>,
 }
 
 impl Overview {
@@ -40,6 +44,7 @@ impl Overview {
         state.reload(!health.is_degraded(Part::Configuration), health.last_configured().0);
         state.certificates_reload(!health.is_degraded(Part::Certificates));
         state.process(usage(health.started()));
+        state.log_dropped(dropped_lines());
         let Some(sources) = self.sources.get() else { return };
         for (name, table) in tables(sources) {
             state.table(name, table);
@@ -57,6 +62,7 @@ impl Answers for Overview {
     }
 
     fn metrics(&self) -> (&'static str, String) {
+        let _one = self.scraping.lock();
         self.refresh();
         (MEDIA_TYPE, self.metrics.text())
     }

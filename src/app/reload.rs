@@ -104,6 +104,10 @@ impl Reloader {
     /// If anything that the configuration names cannot be used; everything stays as it was then.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
         let reloaded = self.configure(config);
+        if reloaded.is_err() {
+            // A plan that came to nothing leaves no series.
+            keep_metrics(&self.kept.metrics, &self.current.lock().config);
+        }
         self.kept.health.configured(reloaded.is_ok());
         reloaded
     }

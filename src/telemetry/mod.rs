@@ -10,7 +10,9 @@ use crate::identity::SchemeKind;
 use crate::trace::{Reason, Trace};
 use http::Method;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder};
 use tracing_subscriber::EnvFilter;
 
 /// A request that has ended: everything that may be told of it.
@@ -85,9 +87,23 @@ pub struct LogGuard {
     _writer: tracing_appender::non_blocking::WorkerGuard,
 }
 
+/// Lines that wait for the log's thread, at most; what comes then is counted and dropped.
+pub const QUEUE_LINES: usize = 4 * 1024;
+
+/// Of the log of this process, once it was started.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines of this process's log that were lost since its start, because its reader was slow.
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |dropped| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
+}
+
 /// Starts the log, to standard error. Only the first call of a process has an effect.
 pub fn start_log(format: Format, level: tracing::Level) -> LogGuard {
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES).lossy(true);
+    let (writer, guard) = queue.finish(std::io::stderr());
+    // Another log than the first is nobody's.
+    DROPPED.set(writer.error_counter()).unwrap_or_default();
     // Libraries only tell what someone must act on; what h2 warns of, any client can provoke.
     let filter = EnvFilter::new(format!("warn,h2=error,doorward={level}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);

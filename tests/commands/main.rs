@@ -10,6 +10,7 @@ mod group;
 mod import;
 mod planted;
 mod schema;
+mod status;
 mod token;
 mod user;
 

@@ -14,12 +14,14 @@
 
 mod harness;
 
+mod admin;
 mod coherence;
 mod durability;
 mod guard;
 mod handover;
 mod identity;
 mod limits;
+mod metrics;
 mod obtain_token;
 mod plain_http;
 mod proxies;
@@ -33,3 +35,4 @@ mod throttle;
 mod tls;
 mod trace;
 mod upstream;
+mod watching;

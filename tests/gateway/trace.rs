@@ -78,7 +78,7 @@ async fn settle(world: &World, client: &Client, traces: &Traces) {
 
 /// Runs a case over both protocols, with the traces of its gateway.
 #[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
-fn traced(settings: &Settings, case: impl AsyncFn(&World, &Client, &Traces)) {
+pub(crate) fn traced(settings: &Settings, case: impl AsyncFn(&World, &Client, &Traces)) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let traces = Traces::new();
         let options = Options { observer: traces.options().observer, ..settings.options.clone() };

@@ -1,7 +1,7 @@
 //! Requests that have ended: by route, outcome and reason, with who answered the look-up, and what upstreams did.
 
 use crate::identity::SchemeKind;
-use crate::telemetry::metrics::{ReasonLabel, Times, Word, seconds, times};
+use crate::telemetry::metrics::{ReasonLabel, Times, Word, times};
 use crate::telemetry::{Finished, is_ours};
 use crate::trace::{AnsweredBy, Reason, SchemeOutcome, Trace};
 use parking_lot::Mutex;
@@ -73,6 +73,13 @@ impl<const N: usize> Lazy<N> {
         }
     }
 
+    /// Goes on with what was counted before.
+    fn resume(&self, place: usize, counter: Counter) {
+        if let Some(cell) = self.0.get(place) {
+            cell.set(counter).unwrap_or_default();
+        }
+    }
+
     /// Of so many places, from one on.
     fn sum(&self, from: usize, places: usize) -> u64 {
         self.0.iter().skip(from).take(places).filter_map(OnceLock::get).map(Counter::get).sum()
@@ -108,10 +115,23 @@ pub struct RequestMetrics {
     known: Mutex<Known>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     routes: BTreeSet<String>,
     upstreams: BTreeSet<String>,
+}
+
+impl Known {
+    /// These, and the name of what no route was found for.
+    fn new<'a>(
+        routes: impl IntoIterator<Item = &'a str>,
+        upstreams: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        Self {
+            routes: routes.into_iter().chain([""]).map(str::to_owned).collect(),
+            upstreams: upstreams.into_iter().map(str::to_owned).collect(),
+        }
+    }
 }
 
 /// The handles of one route.
@@ -191,18 +211,19 @@ impl RequestMetrics {
             upstream_retries.clone(),
         );
         let (lookups, lookups_failed) = lookups(registry);
+        let nowhere = RouteLabel { route: String::new() };
         let unrouted = RouteMetrics {
-            route: String::new(),
             requests: Lazy::new(),
-            duration: seconds(),
-            received: Counter::default(),
-            sent: Counter::default(),
+            duration: duration.get_or_create_owned(&nowhere),
+            received: received.get_or_create_owned(&nowhere),
+            sent: sent.get_or_create_owned(&nowhere),
             upstream: None,
+            route: nowhere.route,
         };
         Self {
             refusals: refusals(registry),
             by_scheme: Lazy::new(),
-            known: Mutex::default(),
+            known: Mutex::new(Known::new([], [])),
             requests,
             duration,
             received,
@@ -219,9 +240,15 @@ impl RequestMetrics {
         }
     }
 
-    /// The handles of a route, which leads to this upstream.
+    /// The handles of a route, which leads to this upstream. They go on with what was counted under these names before.
     pub fn route(&self, route: &str, upstream: Option<&str>) -> RouteMetrics {
         let label = RouteLabel { route: route.to_owned() };
+        {
+            // Whatever has series is known, so that it can be forgotten: also if the plan fails that this is for.
+            let mut known = self.known.lock();
+            known.routes.insert(route.to_owned());
+            known.upstreams.extend(upstream.map(str::to_owned));
+        }
         let upstream = upstream.map(|name| {
             let label = UpstreamLabel { upstream: name.to_owned() };
             UpstreamMetrics {
@@ -233,12 +260,23 @@ impl RequestMetrics {
         });
         RouteMetrics {
             route: route.to_owned(),
-            requests: Lazy::new(),
+            requests: self.resumed(route),
             duration: self.duration.get_or_create_owned(&label),
             received: self.received.get_or_create_owned(&label),
             sent: self.sent.get_or_create_owned(&label),
             upstream,
         }
+    }
+
+    /// What was counted of a route before a reload: its sums are read from the handles.
+    fn resumed(&self, route: &str) -> Lazy<OUTCOMES_BY_CLASS> {
+        let requests = Lazy::new();
+        for place in 0..OUTCOMES_BY_CLASS {
+            if let Some(counter) = self.requests.get(&request_labels(route, place)) {
+                requests.resume(place, counter.clone());
+            }
+        }
+        requests
     }
 
     /// Forgets the series of all other routes and upstreams: a file that changes often must not fill the memory.
@@ -247,16 +285,15 @@ impl RequestMetrics {
         routes: impl IntoIterator<Item = &'a str>,
         upstreams: impl IntoIterator<Item = &'a str>,
     ) {
-        let routes: BTreeSet<_> = routes.into_iter().map(str::to_owned).collect();
-        let upstreams: BTreeSet<_> = upstreams.into_iter().map(str::to_owned).collect();
+        let kept = Known::new(routes, upstreams);
         let mut known = self.known.lock();
-        for gone in known.routes.difference(&routes) {
+        for gone in known.routes.difference(&kept.routes) {
             self.forget_route(gone);
         }
-        for gone in known.upstreams.difference(&upstreams) {
+        for gone in known.upstreams.difference(&kept.upstreams) {
             self.forget_upstream(gone);
         }
-        *known = Known { routes, upstreams };
+        *known = kept;
     }
 
     fn forget_route(&self, route: &str) {
@@ -264,10 +301,8 @@ impl RequestMetrics {
         self.duration.remove(&label);
         self.received.remove(&label);
         self.sent.remove(&label);
-        for outcome in OUTCOMES {
-            for status in CLASSES {
-                self.requests.remove(&RequestLabels { route: route.to_owned(), outcome, status });
-            }
+        for place in 0..OUTCOMES_BY_CLASS {
+            self.requests.remove(&request_labels(route, place));
         }
     }
 
@@ -285,12 +320,13 @@ impl RequestMetrics {
         let trace = request.trace;
         let handles = route.unwrap_or(&self.unrouted);
         let (outcome, class) = (outcome(trace.reason), class(request.status));
-        handles.requests.count(outcome * CLASSES.len() + class, || {
-            self.requests.get_or_create_owned(&RequestLabels {
-                route: handles.route.clone(),
-                outcome: word(&OUTCOMES, outcome),
-                status: word(&CLASSES, class),
-            })
+        let place = outcome * CLASSES.len() + class;
+        handles.requests.count(place, || {
+            let known = self.known.lock();
+            // The last requests of a route that a reload took away do not bring its series back.
+            let is_known = known.routes.contains(&handles.route);
+            let labels = || request_labels(&handles.route, place);
+            if is_known { self.requests.get_or_create_owned(&labels()) } else { Counter::default() }
         });
         handles.duration.observe(request.duration.as_secs_f64());
         if request.request_bytes > 0 {
@@ -352,8 +388,10 @@ impl RequestMetrics {
                 Reason::None => word(&CLASSES, class),
                 reason => reason.name(),
             };
-            self.upstream_requests
-                .get_or_create_owned(&UpstreamLabels { upstream: upstream.name.clone(), outcome })
+            let known = self.known.lock();
+            let is_known = known.upstreams.contains(&upstream.name);
+            let labels = || UpstreamLabels { upstream: upstream.name.clone(), outcome };
+            if is_known { self.upstream_requests.get_or_create_owned(&labels()) } else { Counter::default() }
         });
         if trace.upstream_us > 0 {
             upstream.duration.observe(Duration::from_micros(u64::from(trace.upstream_us)).as_secs_f64());
@@ -385,6 +423,15 @@ fn lookups(registry: &mut Registry) -> (Vec<Counter>, Counter) {
     };
     let lookups = AnsweredBy::ALL.iter().map(series).collect();
     (lookups, family.get_or_create_owned(&LevelLabel { level: "failed" }))
+}
+
+/// Of a place in [`RouteMetrics`]: by outcome, then by class.
+fn request_labels(route: &str, place: usize) -> RequestLabels {
+    RequestLabels {
+        route: route.to_owned(),
+        outcome: word(&OUTCOMES, place / CLASSES.len()),
+        status: word(&CLASSES, place % CLASSES.len()),
+    }
 }
 
 /// Place in [`OUTCOMES`].

@@ -10,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod program;
 pub(crate) mod refusing;
+pub(crate) mod scrape;
 pub(crate) mod script;
 pub(crate) mod secrets;
 pub(crate) mod traces;
