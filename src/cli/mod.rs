@@ -9,6 +9,7 @@ mod first;
 mod group;
 mod import;
 mod lines;
+mod log;
 mod reload;
 mod run;
 mod secrets;

@@ -19,6 +19,7 @@ mod durability;
 mod guard;
 mod identity;
 mod limits;
+mod log;
 mod obtain_token;
 mod plain_http;
 mod proxies;
