@@ -140,7 +140,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), observer: Arc::new(AccessLog), schemes: Vec::new() }
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            observer: Arc::new(AccessLog::default()),
+            schemes: Vec::new(),
+        }
     }
 }
 

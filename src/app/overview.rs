@@ -6,6 +6,7 @@ use crate::app::status::{self, Status};
 use crate::app::usage::usage;
 use crate::app::{Backing, Reloader};
 use crate::cache::local;
+use crate::telemetry::dropped_lines;
 use crate::telemetry::metrics::{MEDIA_TYPE, Metrics, Pool, Table};
 use crate::throttle::counters;
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ impl Overview {
         }
         state.reload(!health.is_degraded(Part::Configuration), health.last_configured().0);
         state.certificates_reload(!health.is_degraded(Part::Certificates));
+        state.log_dropped(dropped_lines());
         state.process(usage(health.started()));
         let Some(sources) = self.sources.get() else { return };
         for (name, table) in tables(sources) {

@@ -308,7 +308,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[store] url", old.store != new.store),
         ("[deployment] key", old.deployment != new.deployment),
         ("[cache]", old.cache != new.cache),
-        ("[log]", old.log != new.log),
+        ("[log] format", old.log.format != new.log.format),
         ("[limits] throttle_bytes", old.limits.throttle_bytes != new.limits.throttle_bytes),
         ("[limits] password_queue", old.limits.password_queue != new.limits.password_queue),
         ("[limits] store_time", old.limits.store_time != new.limits.store_time),
@@ -324,7 +324,7 @@ fn merged(started: &Config, new: &Config) -> Config {
     merged.store = started.store.clone();
     merged.deployment = started.deployment.clone();
     merged.cache = started.cache.clone();
-    merged.log = started.log;
+    merged.log.format = started.log.format;
     merged.limits.throttle_bytes = started.limits.throttle_bytes;
     merged.limits.password_queue = started.limits.password_queue;
     merged.limits.store_time = started.limits.store_time;

@@ -23,6 +23,7 @@ mod route;
 mod sample;
 mod schema;
 mod shape;
+mod share;
 mod starter;
 mod store;
 mod suggest;
@@ -54,6 +55,7 @@ pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
+pub use crate::config::share::Share;
 pub use crate::config::starter::Starter;
 pub use crate::config::store::{Store, StoreUrl};
 pub use crate::config::suggest::nearest;
@@ -255,7 +257,7 @@ impl Config {
             throttles,
             upstreams,
             routes,
-            log: Log::from_raw(raw.log),
+            log: Log::from_raw(raw.log, &source.directory),
         }
     }
 }

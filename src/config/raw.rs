@@ -24,6 +24,7 @@ use crate::config::listen::AdminSocket;
 use crate::config::log::{LogFormat, LogLevel};
 use crate::config::problem::{Fault, quote};
 use crate::config::route::{Handler, RoutePath, SimplePermission};
+use crate::config::share::Share;
 use crate::config::throttle::{Rate, ThrottleBy};
 use crate::config::tls::TlsVersion;
 use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
@@ -230,6 +231,8 @@ pub(super) struct Route {
 pub(super) struct Log {
     pub(super) format: Option<Entry<LogFormat>>,
     pub(super) level: Option<Entry<LogLevel>>,
+    pub(super) file: Option<Entry<PathBuf>>,
+    pub(super) passes: Option<Entry<Share>>,
 }
 
 /// `schemes` of `[authentication]`: TOML lets one key be a list or a table, not both.

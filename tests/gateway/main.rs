@@ -20,6 +20,7 @@ mod guard;
 mod handover;
 mod identity;
 mod limits;
+mod log;
 mod obtain_token;
 mod plain_http;
 mod proxies;
