@@ -246,6 +246,8 @@ impl<S: Service> Connections<S> {
             // A client that was asked to close has a moment to do so.
             let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(patience) };
             tokio::select! {
+                // Nearly always it is the connection that has something to do.
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         told(peer.address.ip(), &error);
