@@ -113,7 +113,8 @@ impl<S: Service> Connections<S> {
             let (stream, activity) = self.watched(Socket::Plain(tcp), &settings);
             return Box::pin(self.http1(stream, peer, activity, settings)).await;
         }
-        let handshake = TlsAcceptor::from(tls).accept(tcp);
+        // Boxed, so that its room is given back when it is over.
+        let handshake = Box::pin(TlsAcceptor::from(tls).accept(tcp));
         let tls = match tokio::time::timeout(settings.handshake_time, handshake).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return refused(address.ip(), "connection.handshake", &error),
@@ -162,7 +163,7 @@ impl<S: Service> Connections<S> {
             http.max_headers(settings.header_count.saturating_add(1));
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
-        let connection = http.serve_connection(stream, service);
+        let connection = pin!(http.serve_connection(stream, service));
         let ask_to_close = |connection: Pin<&mut http1::Connection<_, _>>| {
             // hyper closes a connection that has seen no byte yet at once. Its client was let in and gets one
             // answer: `service_fn` makes it the last.
@@ -190,7 +191,7 @@ impl<S: Service> Connections<S> {
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(RESETS_OURS_MAX);
         let service = self.service_fn(peer, Arc::clone(&activity), false);
-        let connection = http.serve_connection(stream, service);
+        let connection = pin!(http.serve_connection(stream, service));
         let ask_to_close = http2::Connection::graceful_shutdown;
         self.drive(connection, ask_to_close, peer, &activity, &settings.patience).await;
     }
@@ -229,7 +230,7 @@ impl<S: Service> Connections<S> {
     /// too long.
     async fn drive<C>(
         &self,
-        connection: C,
+        mut connection: Pin<&mut C>,
         ask_to_close: impl Fn(Pin<&mut C>),
         peer: Peer,
         activity: &Activity,
@@ -237,7 +238,6 @@ impl<S: Service> Connections<S> {
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
-        let mut connection = pin!(connection);
         let mut is_asked = self.stop.is_cancelled();
         if is_asked {
             ask_to_close(connection.as_mut());

@@ -54,7 +54,14 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     pub(in crate::forward) fn new(io: Io, server: Arc<Server>, place: OwnedSemaphorePermit) -> Self {
-        Self { io, input: BytesMut::new(), server, is_reused: false, deadline: Deadline::default(), _place: place }
+        Self {
+            io,
+            input: BytesMut::new(),
+            server,
+            is_reused: false,
+            deadline: Deadline::default(),
+            _place: place,
+        }
     }
 
     /// Reads some more; 0: the other side has ended.
