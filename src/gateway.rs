@@ -161,7 +161,10 @@ impl Gateway {
             Action::Forward(forwarder) => {
                 Ok(forward(forwarder, admitted, head, body.take()?, trace).await?.map(Body::Upstream))
             }
-            Action::ObtainToken(handler) => Ok(handler.answer(admitted, head, body.take()?, trace).await),
+            // Boxed: it is rare, and every request would hold the room for it.
+            Action::ObtainToken(handler) => {
+                Ok(Box::pin(handler.answer(admitted, head, body.take()?, trace)).await)
+            }
         }
     }
 
