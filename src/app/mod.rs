@@ -9,6 +9,7 @@ mod descriptors;
 mod echo;
 mod plan;
 mod reload;
+mod spans;
 mod stamp;
 mod summary;
 mod watch;
@@ -22,6 +23,7 @@ use crate::accept::server::{Cores, Inbox, Server};
 use crate::accept::tls::{self, TlsError};
 use crate::app::plan::Limiting;
 use crate::app::reload::Kept;
+use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
@@ -96,6 +98,9 @@ pub enum AppError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Spans cannot be sent.
+    #[error("cannot send spans")]
+    Spans(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread or runtime cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -174,6 +179,7 @@ pub struct Running {
     /// What runs on the slow runtime until the end.
     background: TaskTracker,
     slow: Option<Runtime>,
+    exporter: Option<Exporter>,
 }
 
 impl Running {
@@ -181,7 +187,7 @@ impl Running {
     ///
     /// # Errors
     /// If anything that the configuration names cannot be used.
-    pub fn start(config: &Config, options: Options) -> Result<Self, AppError> {
+    pub fn start(config: &Config, mut options: Options) -> Result<Self, AppError> {
         let slow = Builder::new_multi_thread()
             .worker_threads(SLOW_THREADS)
             .thread_name("slow")
@@ -192,6 +198,10 @@ impl Running {
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open(config, &options.clock))?;
         let workers = config.listen.workers.get();
+        let exporter = config.traces.as_ref().map(Exporter::start).transpose()?;
+        if let Some(exporter) = &exporter {
+            options.observer = exporter.beside(options.observer);
+        }
         let background = TaskTracker::new();
         let (addresses, http_addresses, sockets) = bind(&config.listen, workers)?;
         let limiting = Limiting::new(config, &options.clock)?;
@@ -211,6 +221,7 @@ impl Running {
                 deployment_key,
                 limits: Arc::clone(&limits),
                 stop: stop.clone(),
+                exports_spans: exporter.is_some(),
             },
             config,
             limiting,
@@ -219,7 +230,18 @@ impl Running {
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(sockets, config.limits.drain_time)?;
         let slow = Some(slow);
-        Ok(Self { addresses, http_addresses, certificate, backing, reloader, stop, cores, background, slow })
+        Ok(Self {
+            addresses,
+            http_addresses,
+            certificate,
+            backing,
+            reloader,
+            stop,
+            cores,
+            background,
+            slow,
+            exporter,
+        })
     }
 
     /// Puts another configuration in the place of this one while requests are served.
@@ -269,6 +291,9 @@ impl Running {
             if core.join().is_err() {
                 tracing::error!("a core ended with a panic");
             }
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.stop();
         }
         if let Some(slow) = self.slow.take() {
             self.background.close();
