@@ -134,6 +134,11 @@ impl Sanitiser {
         Client::of(peer, headers, &self.trusted_proxies)
     }
 
+    /// Whether what this peer says of others is believed.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer.address.ip()))
+    }
+
     /// Reads a request's head, and takes it out of `parts`.
     ///
     /// # Errors

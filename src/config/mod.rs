@@ -30,6 +30,7 @@ mod suggest;
 mod throttle;
 mod tls;
 mod tokens;
+mod traces;
 mod upstream;
 mod value;
 
@@ -62,6 +63,7 @@ pub use crate::config::suggest::nearest;
 pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};
+pub use crate::config::traces::Traces;
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
 
 use crate::config::claims::Placed;
@@ -103,6 +105,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The log.
     pub log: Log,
+    /// Spans of requests; `None`: there are none.
+    pub traces: Option<Traces>,
 }
 
 /// What a text of configuration stands in.
@@ -258,6 +262,7 @@ impl Config {
             upstreams,
             routes,
             log: Log::from_raw(raw.log, &source.directory),
+            traces: Traces::from_raw(raw.traces, cfg!(feature = "otel"), problems),
         }
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct Raw {
     pub(super) upstreams: BTreeMap<Spanned<String>, Upstream>,
     pub(super) routes: BTreeMap<Spanned<String>, Route>,
     pub(super) log: Log,
+    pub(super) traces: Option<Spanned<Traces>>,
 }
 
 /// `[listen]`
@@ -233,6 +234,15 @@ pub(super) struct Log {
     pub(super) level: Option<Entry<LogLevel>>,
     pub(super) file: Option<Entry<PathBuf>>,
     pub(super) passes: Option<Entry<Share>>,
+}
+
+/// `[traces]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [traces]")]
+pub(super) struct Traces {
+    pub(super) endpoint: Option<Entry<ServerAddress>>,
+    pub(super) sample: Option<Entry<Share>>,
+    pub(super) service_name: Option<Entry<String>>,
 }
 
 /// `schemes` of `[authentication]`: TOML lets one key be a list or a table, not both.

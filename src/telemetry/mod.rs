@@ -3,19 +3,26 @@
 //! Field names are in `fields.rs` and nowhere else. The log is written by a thread of its own (`log.rs`), so that a
 //! reader or a disk that stalls never stalls a request; lines that do not fit are counted and dropped.
 
+#[cfg(feature = "otel")]
+mod export;
 pub mod fields;
 mod log;
 pub mod metrics;
+pub mod spans;
 mod writer;
 
 use crate::identity::SchemeKind;
+use crate::telemetry::spans::Spans;
 use crate::trace::{Reason, Trace};
 use http::Method;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "otel")]
+pub use crate::telemetry::export::{ExportError, SpanExport};
 pub use crate::telemetry::log::{
     Format, LogError, LogGuard, LogHandle, LogSettings, QUEUE_BYTES, QUEUE_LINES, dropped_lines, start_log,
 };
@@ -49,6 +56,8 @@ pub struct Finished<'a> {
     pub tls_version: Option<&'static str>,
     /// `None`: the client went away before there was an answer.
     pub status: Option<u16>,
+    /// Its spans, if it is recorded.
+    pub spans: Option<&'a Spans>,
     /// From the head's arrival to the end of the answer.
     pub duration: Duration,
     /// Bytes of the request's body.
@@ -61,6 +70,18 @@ pub struct Finished<'a> {
 pub trait Observer: std::fmt::Debug + Send + Sync {
     /// Called once a request, on its core: must not wait.
     fn finished(&self, request: &Finished<'_>);
+}
+
+/// Several, told one after the other.
+#[derive(Debug)]
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Observers {
+    fn finished(&self, request: &Finished<'_>) {
+        for observer in &self.0 {
+            observer.finished(request);
+        }
+    }
 }
 
 /// Writes the access line; of requests that passed, of a share.
@@ -93,7 +114,7 @@ impl Observer for AccessLog {
         let passes = NonZeroU32::new(self.passes.load(Ordering::Relaxed));
         if !request.has_passed() {
             fields::access_line(request, NonZeroU32::MIN);
-        } else if let Some(one_of) = passes.filter(|one_of| request.is_one_of(*one_of)) {
+        } else if let Some(one_of) = passes.filter(|one_of| is_one_of(request.request_id, *one_of)) {
             fields::access_line(request, one_of);
         }
     }
@@ -104,16 +125,16 @@ impl Finished<'_> {
     pub fn has_passed(&self) -> bool {
         self.trace.reason == Reason::None && self.status.is_some_and(|status| status < 500)
     }
+}
 
-    /// Whether it is in the sample of one in so many.
-    ///
-    /// By its id, so that whoever knows the id, such as the upstream, knows whether there is a line: the last 16 of
-    /// its 32 hex digits, as a number, are a multiple of `one_of`. Nothing is counted, so cores share nothing, and no
-    /// rhythm of a client's makes it always or never the one. Clients do not choose the id.
-    fn is_one_of(&self, one_of: NonZeroU32) -> bool {
-        let number = self.request_id.get(16..).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        number.is_none_or(|number| number.is_multiple_of(u64::from(one_of.get())))
-    }
+/// Whether a request is in the sample of one in so many.
+///
+/// By its id, so that whoever knows the id, such as the upstream, knows whether there is a line: the last 16 of its
+/// 32 hex digits, as a number, are a multiple of `one_of`. Nothing is counted, so cores share nothing, and no rhythm
+/// of a client's makes it always or never the one. Clients do not choose the id.
+fn is_one_of(request_id: &str, one_of: NonZeroU32) -> bool {
+    let number = request_id.get(16..).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.is_none_or(|number| number.is_multiple_of(u64::from(one_of.get())))
 }
 
 /// Whether a reason is worth the level of a warning: someone may have to act on it.
@@ -154,6 +175,7 @@ mod tests {
             protocol: http::Version::HTTP_11,
             tls_version: None,
             status,
+            spans: None,
             duration: Duration::ZERO,
             request_bytes: 0,
             response_bytes: 0,
@@ -174,10 +196,7 @@ mod tests {
 
     #[test]
     fn the_sample_goes_by_the_id() {
-        let (method, trace) = (Method::GET, Trace::new());
-        let is_one_of = |id: &str, number| {
-            finished(&trace, &method, id, Some(200)).is_one_of(NonZeroU32::new(number).unwrap())
-        };
+        let is_one_of = |id: &str, number| is_one_of(id, NonZeroU32::new(number).unwrap());
         let head = "00112233445566ff";
         assert!(is_one_of(&format!("{head}{:016x}", 300), 100));
         assert!(!is_one_of(&format!("{head}{:016x}", 301), 100));

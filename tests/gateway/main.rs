@@ -33,4 +33,6 @@ mod shutdown;
 mod throttle;
 mod tls;
 mod trace;
+#[cfg(feature = "otel")]
+mod traces;
 mod upstream;
