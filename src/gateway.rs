@@ -18,6 +18,7 @@ use crate::respond::body::Body;
 use crate::respond::record::{Names, Record, RecordedBody, Reporting};
 use crate::respond::{AnswerContext, Rejection};
 use crate::route::Routes;
+use crate::telemetry::spans::{Exchange, Sampling};
 use crate::throttle::{Throttles, admit};
 use crate::trace::{Reason, Trace};
 use futures_util::FutureExt as _;
@@ -83,6 +84,8 @@ pub struct Gateway {
     pub reporting: Reporting,
     /// Names requests.
     pub request_ids: RequestIds,
+    /// Chooses requests that are recorded; `None`: there are no spans.
+    pub spans: Option<Sampling>,
 }
 
 impl Gateway {
@@ -133,10 +136,16 @@ impl Gateway {
         record: &mut Record,
         effects: &mut Effects,
     ) -> Result<Response<Body>, Rejection> {
-        let now = Now::at(self.reporting.clock.as_ref(), record.started());
+        let started = record.started();
+        let now = Now::at(self.reporting.clock.as_ref(), started);
         let trace = &mut record.trace;
         let head = self.read(parts, &peer, record.request_id, trace)?;
         let head = record.head.insert(head);
+        if let Some(sampling) = self.spans {
+            let is_trusted = self.sanitiser.trusts(&peer);
+            let spans = sampling.begin(head.request_id.as_str(), &mut head.headers, is_trusted);
+            record.spans = spans.map(Box::new);
+        }
         let mut body = BodySlot(body);
 
         let has_body = !body.borrow()?.is_empty();
@@ -159,9 +168,22 @@ impl Gateway {
         body.borrow()?.limit(plan.body_bytes_max)?;
         match &plan.action {
             Action::Forward(forwarder) => {
-                Ok(forward(forwarder, admitted, head, body.take()?, trace).await?.map(Body::Upstream))
+                let body = body.take()?;
+                // For spans only: the clock is not read otherwise.
+                let since = |started| self.reporting.clock.monotonic().since(started);
+                if let Some(spans) = &mut record.spans {
+                    spans.exchange = Some(Exchange { asked: since(started), answered: None });
+                }
+                let answer = forward(forwarder, admitted, head, body, trace).await;
+                if let Some(exchange) = record.spans.as_mut().and_then(|spans| spans.exchange.as_mut()) {
+                    exchange.answered = Some(since(started));
+                }
+                Ok(answer?.map(Body::Upstream))
             }
-            Action::ObtainToken(handler) => Ok(handler.answer(admitted, head, body.take()?, trace).await),
+            // Boxed: it is rare, and every request would hold the room for it.
+            Action::ObtainToken(handler) => {
+                Ok(Box::pin(handler.answer(admitted, head, body.take()?, trace)).await)
+            }
         }
     }
 

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("header", ""),
     ("identity", ""),
     ("trace", "identity"),
-    ("telemetry", "identity trace"),
+    ("telemetry", "header identity trace"),
     // Settings.
     ("config", "header secret"),
     // Resources.
@@ -46,8 +46,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Composition.
     (
         "gateway",
-        "accept authenticate authorize cache config endpoint forward require_https respond route throttle \
-         trace",
+        "accept authenticate authorize cache config endpoint forward require_https respond route telemetry \
+         throttle trace",
     ),
     (
         "app",

@@ -132,7 +132,8 @@ impl<S: Service> Connections<S> {
             return Box::pin(self.http1(stream, peer, activity, settings)).await;
         }
         let began = Instant::now();
-        let handshake = TlsAcceptor::from(tls).accept(tcp);
+        // Boxed, so that its room is given back when it is over.
+        let handshake = Box::pin(TlsAcceptor::from(tls).accept(tcp));
         let tls = match tokio::time::timeout(settings.handshake_time, handshake).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return self.refused(address.ip(), "connection.handshake", &error),
@@ -182,7 +183,7 @@ impl<S: Service> Connections<S> {
             http.max_headers(settings.header_count.saturating_add(1));
         }
         let service = self.service_fn(peer, Arc::clone(&activity), true);
-        let connection = http.serve_connection(stream, service);
+        let connection = pin!(http.serve_connection(stream, service));
         let ask_to_close = http1::Connection::graceful_shutdown;
         let parting = Parting::InAnAnswer;
         self.drive(connection, ask_to_close, parting, peer, &activity, settings.patience).await;
@@ -205,7 +206,7 @@ impl<S: Service> Connections<S> {
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(RESETS_OURS_MAX);
         let service = self.service_fn(peer, Arc::clone(&activity), false);
-        let connection = http.serve_connection(stream, service);
+        let connection = pin!(http.serve_connection(stream, service));
         let ask_to_close = http2::Connection::graceful_shutdown;
         let parting = Parting::AtOnce;
         self.drive(connection, ask_to_close, parting, peer, &activity, settings.patience).await;
@@ -245,7 +246,7 @@ impl<S: Service> Connections<S> {
     /// too long.
     async fn drive<C>(
         &self,
-        connection: C,
+        mut connection: Pin<&mut C>,
         ask_to_close: impl Fn(Pin<&mut C>),
         parting: Parting,
         peer: Peer,
@@ -254,12 +255,13 @@ impl<S: Service> Connections<S> {
     ) where
         C: Future<Output = Result<(), hyper::Error>>,
     {
-        let mut connection = pin!(connection);
         let (mut is_asked, mut knows_of_stop) = (false, false);
         loop {
             // A client that was asked to close has a moment to do so.
             let next_look = if is_asked { CLOSING_TIME } else { activity.next_look(&patience) };
             tokio::select! {
+                // Nearly always it is the connection that has something to do.
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         self.told(peer.address.ip(), &error);

@@ -62,10 +62,10 @@ impl RequestId {
     /// From 128 bits that are unlikely to repeat.
     pub fn new(bits: u128) -> Self {
         let mut text = [b'0'; 32];
-        for (place, slot) in text.iter_mut().enumerate() {
-            let nibble = (bits >> (124 - 4 * place)) & 15;
-            let digit = u32::try_from(nibble).ok().and_then(|nibble| char::from_digit(nibble, 16));
-            *slot = digit.and_then(|digit| u8::try_from(digit).ok()).unwrap_or(b'0');
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+            for (slot, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+                *slot = if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) };
+            }
         }
         Self(text)
     }
@@ -73,6 +73,11 @@ impl RequestId {
     /// Its last eight bits: as good as random, for what has to be spread.
     pub fn byte(&self) -> u8 {
         self.as_str().get(30..).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or_default()
+    }
+
+    /// Its digits, as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// Its digits.
@@ -129,6 +134,11 @@ impl Sanitiser {
         Client::of(peer, headers, &self.trusted_proxies)
     }
 
+    /// Whether what this peer says of others is believed.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&peer.address.ip()))
+    }
+
     /// Reads a request's head, and takes it out of `parts`.
     ///
     /// # Errors
@@ -149,7 +159,7 @@ impl Sanitiser {
             return Err(AcceptError::TooManyHeaders);
         }
         // `http` takes a quote for a letter; RFC 9110 section 5.1 does not, and the next parser may not.
-        if headers.keys().any(|name| name.as_str().contains('"')) {
+        if headers.keys().any(|name| name.as_str().bytes().any(|byte| byte == b'"')) {
             return Err(AcceptError::BadName);
         }
         check_framing(version, headers)?;

@@ -14,6 +14,7 @@ mod overview;
 mod plan;
 mod reload;
 mod sockets;
+mod spans;
 mod stamp;
 pub mod status;
 mod summary;
@@ -33,6 +34,7 @@ use crate::app::overview::{Overview, Sources};
 use crate::app::plan::Limiting;
 use crate::app::reload::Kept;
 use crate::app::sockets::{Listener, Sockets};
+use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
@@ -119,6 +121,9 @@ pub enum AppError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Spans cannot be sent.
+    #[error("cannot send spans")]
+    Spans(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A thread or runtime cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -140,7 +145,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), observer: Arc::new(AccessLog), schemes: Vec::new() }
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            observer: Arc::new(AccessLog::default()),
+            schemes: Vec::new(),
+        }
     }
 }
 
@@ -212,6 +221,7 @@ pub struct Running {
     /// What runs on the slow runtime until the end.
     background: TaskTracker,
     slow: Option<Runtime>,
+    exporter: Option<Exporter>,
 }
 
 impl Running {
@@ -227,7 +237,11 @@ impl Running {
     ///
     /// # Errors
     /// If anything that the configuration names cannot be used, or a socket is nobody's.
-    pub fn start_with(config: &Config, options: Options, inherited: Inherited) -> Result<Self, AppError> {
+    pub fn start_with(
+        config: &Config,
+        mut options: Options,
+        inherited: Inherited,
+    ) -> Result<Self, AppError> {
         let slow = Builder::new_multi_thread()
             .worker_threads(SLOW_THREADS)
             .thread_name("slow")
@@ -247,6 +261,10 @@ impl Running {
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open_measured(config, &options.clock, &metrics))?;
         let workers = config.listen.workers.get();
+        let exporter = config.traces.as_ref().map(Exporter::start).transpose()?;
+        if let Some(exporter) = &exporter {
+            options.observer = exporter.beside(options.observer);
+        }
         let background = TaskTracker::new();
         let Sockets { https: addresses, http: http_addresses, by_core } =
             Sockets::open(&config.listen, inherited, workers)?;
@@ -275,6 +293,7 @@ impl Running {
                 stop: stop.clone(),
                 metrics,
                 health: Arc::clone(&health),
+                exports_spans: exporter.is_some(),
             },
             config,
             limiting,
@@ -308,6 +327,7 @@ impl Running {
             cores,
             background,
             slow: Some(slow),
+            exporter,
         })
     }
 
@@ -364,6 +384,9 @@ impl Running {
             if core.join().is_err() {
                 tracing::error!("a core ended with a panic");
             }
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.stop();
         }
         if let Some(slow) = self.slow.take() {
             self.background.close();

@@ -43,8 +43,8 @@ impl Overview {
         }
         state.reload(!health.is_degraded(Part::Configuration), health.last_configured().0);
         state.certificates_reload(!health.is_degraded(Part::Certificates));
-        state.process(usage(health.started()));
         state.log_dropped(dropped_lines());
+        state.process(usage(health.started()));
         let Some(sources) = self.sources.get() else { return };
         for (name, table) in tables(sources) {
             state.table(name, table);

@@ -8,7 +8,7 @@ use crate::authenticate::scheme::Scheme;
 use crate::authenticate::schemes::token::{TokenScheme, TokenSource};
 use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
-use crate::config::{self, Config, Permission, Route, SchemeConfig};
+use crate::config::{self, Config, Permission, Route, SchemeConfig, Share};
 use crate::endpoint::obtain_token::ObtainToken;
 use crate::forward::upstream::{Trust, Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
@@ -20,6 +20,7 @@ use crate::respond::record::{Names, Reporting};
 use crate::route::{Place, Routes};
 use crate::secret::{NoRandomness, Secret};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Sampling;
 use crate::throttle::counters::{Counters, Usage};
 use crate::throttle::guard::Guard;
 use crate::throttle::waiting::WaitingRoom;
@@ -103,6 +104,8 @@ pub(in crate::app) struct Parts<'a> {
     pub(in crate::app) deployment_key: &'a Secret,
     pub(in crate::app) limiting: &'a Limiting,
     pub(in crate::app) metrics: &'a Arc<Metrics>,
+    /// Spans have somewhere to go.
+    pub(in crate::app) exports_spans: bool,
 }
 
 /// The gateway.
@@ -150,7 +153,16 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             clock: Arc::clone(&parts.options.clock),
         },
         request_ids: RequestIds::new(u64::from_be_bytes(process)),
+        spans: parts.config.traces.as_ref().filter(|_| parts.exports_spans).map(sampling),
     })
+}
+
+fn sampling(traces: &config::Traces) -> Sampling {
+    let one_of = match traces.sample {
+        Share::None => None,
+        Share::OneOf(number) => Some(number),
+    };
+    Sampling { one_of }
 }
 
 fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHttps {

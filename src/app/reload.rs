@@ -14,7 +14,7 @@ use crate::app::status;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
-use crate::config::Config;
+use crate::config::{Config, Traces};
 use crate::forward::upstream::Upstream;
 use crate::gateway::Plan;
 use crate::secret::Secret;
@@ -46,6 +46,7 @@ pub(in crate::app) struct Kept {
     pub(in crate::app) stop: CancellationToken,
     pub(in crate::app) metrics: Arc<Metrics>,
     pub(in crate::app) health: Arc<Health>,
+    pub(in crate::app) exports_spans: bool,
 }
 
 /// Holds the plan that is in place, and replaces it.
@@ -283,6 +284,7 @@ fn gateway(
         deployment_key: &kept.deployment_key,
         limiting,
         metrics: &kept.metrics,
+        exports_spans: kept.exports_spans,
     })?;
     Ok(GatewayService(gateway))
 }
@@ -312,13 +314,20 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[store] url", old.store != new.store),
         ("[deployment] key", old.deployment != new.deployment),
         ("[cache]", old.cache != new.cache),
-        ("[log]", old.log != new.log),
+        ("[log] format", old.log.format != new.log.format),
+        ("[traces]", is_another_collector(old.traces.as_ref(), new.traces.as_ref())),
         ("[limits] throttle_bytes", old.limits.throttle_bytes != new.limits.throttle_bytes),
         ("[limits] password_queue", old.limits.password_queue != new.limits.password_queue),
         ("[limits] store_time", old.limits.store_time != new.limits.store_time),
         ("[limits] drain_time", old.limits.drain_time != new.limits.drain_time),
     ];
     changed.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+}
+
+/// Whether spans would go elsewhere; that there are none any more, or of another share, is no matter of a start.
+fn is_another_collector(old: Option<&Traces>, new: Option<&Traces>) -> bool {
+    let place = |traces: &Traces| (traces.host.clone(), traces.port, traces.service_name.clone());
+    new.is_some_and(|new| Some(place(new)) != old.map(place))
 }
 
 /// The new configuration, with what only a start can change as it was started with.
@@ -328,7 +337,8 @@ fn merged(started: &Config, new: &Config) -> Config {
     merged.store = started.store.clone();
     merged.deployment = started.deployment.clone();
     merged.cache = started.cache.clone();
-    merged.log = started.log;
+    merged.log.format = started.log.format;
+    merged.traces.clone_from(&started.traces);
     merged.limits.throttle_bytes = started.limits.throttle_bytes;
     merged.limits.password_queue = started.limits.password_queue;
     merged.limits.store_time = started.limits.store_time;

@@ -11,6 +11,7 @@ mod first;
 mod group;
 mod import;
 mod lines;
+mod log;
 mod manager;
 mod reload;
 mod run;

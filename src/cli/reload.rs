@@ -1,13 +1,16 @@
 //! What SIGHUP does.
 
 use crate::app::Reloader;
+use crate::cli::log::Log;
 use crate::cli::manager::Outcome;
 use crate::config::{Config, ConfigError, Problem, Severity};
 use std::error::Error;
 use std::path::Path;
 
-/// Reads the file anew and puts it in place, or says in the log why not.
-pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) -> Outcome {
+/// Opens the log's file anew; reads the configuration anew and puts it in place, or says in the log why not.
+pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader, log: &Log) -> Outcome {
+    // Whoever moved it waits for that, however broken the configuration is; and what is told goes to the new one.
+    log.reopen();
     let loaded = match Config::load(path) {
         Ok(loaded) => loaded,
         Err(ConfigError::Problems(faulty)) => {
@@ -30,6 +33,7 @@ pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader) -> Outcome {
     }
     match reloader.reload(&loaded.config) {
         Ok(restart) => {
+            log.set(&loaded.config.log);
             for key in restart {
                 tracing::warn!(key, "changed, and takes effect after a restart");
             }

@@ -3,17 +3,17 @@
 use crate::accept::inherited::Inherited;
 use crate::accept::tls::{self, Tickets};
 use crate::app::demo::Demo;
-use crate::app::{AppError, Options, Running, Stamp, log_summary};
+use crate::app::{AppError, Running, Stamp, log_summary};
 use crate::cli::act::{load, outlive_file_limit, runtime};
 use crate::cli::first::First;
+use crate::cli::log::Log;
 use crate::cli::manager::{Moment, Outcome};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{
     Arguments, Command, Proxy, Serve, bench, describe, first, group, manager, signalled, status, token, user,
 };
-use crate::config::{Config, LogFormat};
-use crate::telemetry::{Format, LogGuard, start_log};
+use crate::config::{self, LogLevel};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -79,12 +79,12 @@ fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     // First of all, while there is but one thread.
     let inherited = Inherited::take()?;
     let config = load(path)?.config;
-    let guard = start(&config);
+    let (log, guard) = Log::start(&config.log)?;
     let stop = StopSignals::listen()?;
-    let running = Running::start_with(&config, Options::default(), inherited)?;
+    let running = Running::start_with(&config, log.options(), inherited)?;
     log_summary(&config, &running);
     let (file, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
-    let reload: Reload = Arc::new(move || reload(&file, &reloader));
+    let reload: Reload = Arc::new(move || reload(&file, &reloader, &log));
     let code = stop.wait(move || running.stop(), &reload, options.watch.then_some(path))?;
     drop(guard);
     Ok(code)
@@ -94,9 +94,9 @@ fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
 fn proxy(path: &Path, wanted: &Proxy) -> Result<ExitCode, Failure> {
     let first = First::new(path, wanted)?;
     let config = &first.config;
-    let guard = start(config);
+    let (log, guard) = Log::start(&config.log)?;
     let stop = StopSignals::listen()?;
-    let running = Running::start(config, Options::default()).map_err(explain_taken)?;
+    let running = Running::start(config, log.options()).map_err(explain_taken)?;
     log_summary(config, &running);
     say(&first.steps(&running))?;
     let code = stop.wait(move || running.stop(), &no_file(), None)?;
@@ -127,16 +127,8 @@ async fn changed(file: Option<&Path>, known: &mut Option<Stamp>) {
     }
 }
 
-fn start(config: &Config) -> LogGuard {
-    let format = match config.log.format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-    };
-    start_log(format, config.log.level.into())
-}
-
 fn demo() -> Result<ExitCode, Failure> {
-    let guard = start_log(Format::Text, tracing::Level::WARN);
+    let (_, guard) = Log::start(&config::Log { level: LogLevel::Warn, ..config::Log::default() })?;
     let stop = StopSignals::listen()?;
     let demo = Demo::start()?;
     say(&demo.instructions())?;

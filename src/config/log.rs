@@ -1,16 +1,23 @@
-//! `[log]`: how much is logged, and in which form.
+//! `[log]`: how much is logged, in which form, and where to.
+
+use std::path::{Path, PathBuf};
 
 use crate::config::problem::Fault;
 use crate::config::raw;
-use crate::config::value::{Written, one_of};
+use crate::config::share::Share;
+use crate::config::value::{Written, one_of, resolve};
 
 /// The log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Log {
     /// Form of a line.
     pub format: LogFormat,
     /// The least important events that are still logged.
     pub level: LogLevel,
+    /// Where it is written to; `None`: standard error.
+    pub file: Option<PathBuf>,
+    /// How many of the requests that passed have a line; all others always do.
+    pub passes: Share,
 }
 
 /// Form of a log line.
@@ -52,10 +59,12 @@ impl From<LogLevel> for tracing::Level {
 }
 
 impl Log {
-    pub(super) fn from_raw(raw: raw::Log) -> Self {
+    pub(super) fn from_raw(raw: raw::Log, directory: &Path) -> Self {
         Self {
             format: raw.format.map(|entry| entry.value).unwrap_or_default(),
             level: raw.level.map(|entry| entry.value).unwrap_or_default(),
+            file: raw.file.map(|entry| resolve(directory, &entry.value)),
+            passes: raw.passes.map(|entry| entry.value).unwrap_or_default(),
         }
     }
 }

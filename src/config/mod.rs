@@ -23,12 +23,14 @@ mod route;
 mod sample;
 mod schema;
 mod shape;
+mod share;
 mod starter;
 mod store;
 mod suggest;
 mod throttle;
 mod tls;
 mod tokens;
+mod traces;
 mod upstream;
 mod value;
 
@@ -54,12 +56,14 @@ pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
+pub use crate::config::share::Share;
 pub use crate::config::starter::Starter;
 pub use crate::config::store::{Store, StoreUrl};
 pub use crate::config::suggest::nearest;
 pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};
+pub use crate::config::traces::Traces;
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
 
 use crate::config::claims::Placed;
@@ -101,6 +105,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The log.
     pub log: Log,
+    /// Spans of requests; `None`: there are none.
+    pub traces: Option<Traces>,
 }
 
 /// What a text of configuration stands in.
@@ -255,7 +261,8 @@ impl Config {
             throttles,
             upstreams,
             routes,
-            log: Log::from_raw(raw.log),
+            log: Log::from_raw(raw.log, &source.directory),
+            traces: Traces::from_raw(raw.traces, cfg!(feature = "otel"), problems),
         }
     }
 }

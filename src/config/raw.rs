@@ -24,6 +24,7 @@ use crate::config::listen::AdminSocket;
 use crate::config::log::{LogFormat, LogLevel};
 use crate::config::problem::{Fault, quote};
 use crate::config::route::{Handler, RoutePath, SimplePermission};
+use crate::config::share::Share;
 use crate::config::throttle::{Rate, ThrottleBy};
 use crate::config::tls::TlsVersion;
 use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
@@ -48,6 +49,7 @@ pub(super) struct Raw {
     pub(super) upstreams: BTreeMap<Spanned<String>, Upstream>,
     pub(super) routes: BTreeMap<Spanned<String>, Route>,
     pub(super) log: Log,
+    pub(super) traces: Option<Spanned<Traces>>,
 }
 
 /// `[listen]`
@@ -230,6 +232,17 @@ pub(super) struct Route {
 pub(super) struct Log {
     pub(super) format: Option<Entry<LogFormat>>,
     pub(super) level: Option<Entry<LogLevel>>,
+    pub(super) file: Option<Entry<PathBuf>>,
+    pub(super) passes: Option<Entry<Share>>,
+}
+
+/// `[traces]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [traces]")]
+pub(super) struct Traces {
+    pub(super) endpoint: Option<Entry<ServerAddress>>,
+    pub(super) sample: Option<Entry<Share>>,
+    pub(super) service_name: Option<Entry<String>>,
 }
 
 /// `schemes` of `[authentication]`: TOML lets one key be a list or a table, not both.

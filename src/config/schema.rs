@@ -212,6 +212,7 @@ mod tests {
     use super::*;
     use crate::config::guard::{GuardDelay, GuardRate};
     use crate::config::route::RoutePath;
+    use crate::config::share::Share;
     use crate::config::throttle::Rate;
     use crate::config::tokens::{TokenPrefix, TokenTtl};
     use crate::config::upstream::ServerAddress;
@@ -291,7 +292,7 @@ mod tests {
         #[test]
         fn what_the_gateway_takes_the_schema_takes(text in prop_oneof![
             "[0-9]{1,3}(ms|s|m|h|d|w|B|KiB|MiB|GiB|/[smhd][a-z]{0,3})?",
-            "never|off|/[a-zé/ ]{0,5}|[A-Z-]{1,4}|[A-Za-z0-9_-]{0,17}",
+            "never|off|all|none|1/[0-9]{1,8}|/[a-zé/ ]{0,5}|[A-Z-]{1,4}|[A-Za-z0-9_-]{0,17}",
             "(\\[(::1|fe80::1%1)\\]|127\\.0\\.0\\.1):[0-9]{1,5}",
             "(https?://([a-z]{1,5}|\\[::1\\])|unix:/)[ -~]{0,5}",
             "[ -~]{0,12}",
@@ -303,6 +304,7 @@ mod tests {
             assert_takes::<Rate>(&text);
             assert_takes::<GuardRate>(&text);
             assert_takes::<GuardDelay>(&text);
+            assert_takes::<Share>(&text);
             assert_takes::<ServerAddress>(&text);
             assert_takes::<RoutePath>(&text);
             assert_takes::<Method>(&text);

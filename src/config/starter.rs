@@ -33,7 +33,7 @@ const SECTIONS: [Shown; 7] = [
     (&["identity"], &["user", "groups", "email"]),
     (&["clients"], &["trusted_proxies"]),
     (&["limits"], &["connections", "connections_per_address", "drain_time"]),
-    (&["log"], &["format", "level"]),
+    (&["log"], &["format", "level", "file"]),
 ];
 /// Sections that are commented out as a whole.
 const BLOCKS: [Shown; 1] = [(&["routes", "obtain-token"], &["path", "handler"])];

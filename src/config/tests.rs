@@ -513,6 +513,33 @@ fn tokens_may_live_for_ever() {
 }
 
 #[test]
+fn the_log_goes_to_a_file_beside_this_one_and_may_be_a_share() {
+    let log = good(&with("[log]\nfile = \"log/doorward.log\"\npasses = \"1/100\"")).config.log;
+    assert_eq!(log.file, Some(PathBuf::from("/nowhere/log/doorward.log")));
+    assert_eq!(log.passes, Share::OneOf(100.try_into().unwrap()));
+    assert_eq!(good(&with("[log]\npasses = \"none\"")).config.log.passes, Share::None);
+    assert_error(&with("[log]\nfile = \"\""), 2, 8, &["expected a path"]);
+    assert_error(&with("[log]\npasses = 0"), 2, 10, &["expected a share such as \"1/100\"", "\"none\""]);
+    assert_error(&with("[log]\npasses = \"1/0\""), 2, 10, &["expected a share", "\"1/1000000\""]);
+}
+
+#[test]
+fn traces_need_a_collector_nearby_and_a_doorward_that_was_built_for_them() {
+    let text = with("[traces]\nendpoint = \"http://127.0.0.1:4318\"\nsample = \"1/7\"");
+    if !cfg!(feature = "otel") {
+        assert_error(&text, 1, 1, &["built without traces", "--features otel"]);
+        return;
+    }
+    let traces = good(&text).config.traces.unwrap();
+    assert_eq!((traces.host.as_str(), traces.port), ("127.0.0.1", 4318));
+    assert_eq!(traces.sample, Share::OneOf(7.try_into().unwrap()));
+    assert_eq!(traces.service_name, "doorward");
+    assert_error(&with("[traces]"), 1, 1, &["no `endpoint`"]);
+    assert_error(&with("[traces]\nendpoint = \"https://a\""), 2, 12, &["by http://"]);
+    assert_error(&with("[traces]\nendpoint = \"a:1\""), 2, 12, &["did you mean \"http://a:1\"?"]);
+}
+
+#[test]
 fn addresses_are_corrected() {
     assert_error(&with("[listen]\nhttps = [\"8443\"]"), 2, 10, &["did you mean \"[::]:8443\""]);
     assert_error(&with("[listen]\nhttps = [\"127.0.0.1\"]"), 2, 10, &["did you mean \"127.0.0.1:8443\""]);

@@ -48,14 +48,14 @@ pub(in crate::forward) async fn send(
     let may_repeat = connection.is_reused && framing == Framing::None && method.is_idempotent();
     let head = || writer.write(framing, &upstream.host, &server.authority);
     trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
-    let mut exchange = Exchange::new(connection, Upload::new(head(), body, framing), waits);
+    let mut exchange = Box::new(Exchange::new(connection, Upload::new(head(), body, framing), waits));
     let mut answer = exchange.head(method, forwarder.head_limits).await;
     if matches!(answer, Err(ForwardError::Closed(_))) && may_repeat && !exchange.has_answer {
         // Its place goes first: where all are taken, it is the one that the new connection needs.
         drop(exchange);
-        let connection = server.connect(upstream.timeout.connect, upstream.queue_time).await?;
+        let connection = connect(&server, forwarder).await?;
         trace.upstream_attempts = trace.upstream_attempts.saturating_add(1);
-        exchange = Exchange::new(connection, Upload::head_only(head()), waits);
+        exchange = Box::new(Exchange::new(connection, Upload::head_only(head()), waits));
         answer = exchange.head(method, forwarder.head_limits).await;
     }
     match answer {
@@ -95,13 +95,22 @@ async fn connection(
         if let Some(connection) = server.idle(upstream.timeout.idle) {
             return Ok((Arc::clone(server), connection));
         }
-        match server.connect(upstream.timeout.connect, upstream.queue_time).await {
+        match connect(server, forwarder).await {
             Ok(connection) => return Ok((Arc::clone(server), connection)),
             Err(error) => last = error,
         }
         tried.push(number);
     }
     Err(last)
+}
+
+/// A new connection. Boxed: it is rare, and every request would hold the room for it.
+fn connect<'a>(
+    server: &'a Arc<Server>,
+    forwarder: &Forwarder,
+) -> Pin<Box<impl Future<Output = Result<Connection, ForwardError>> + 'a>> {
+    let upstream = &forwarder.upstream;
+    Box::pin(server.connect(upstream.timeout.connect, upstream.queue_time))
 }
 
 /// The body of an answer, streaming; carries what is left of the request's body.
@@ -122,14 +131,14 @@ enum Reading {
 }
 
 impl UpstreamBody {
-    fn new(exchange: Exchange, left: Left, is_reusable: bool) -> Self {
+    fn new(exchange: Box<Exchange>, left: Left, is_reusable: bool) -> Self {
         let body = match left {
             Left::Nothing | Left::Length(0) => Reading::Done,
             Left::Length(bytes) => Reading::Length(bytes),
             Left::Chunked => Reading::Chunked(Decoder::default()),
             Left::UntilClose => Reading::UntilClose,
         };
-        let mut this = Self { exchange: Some(Box::new(exchange)), body, is_reusable };
+        let mut this = Self { exchange: Some(exchange), body, is_reusable };
         match (&this.body, this.exchange.as_mut()) {
             (Reading::Done, _) => this.finish(),
             (Reading::Length(bytes), Some(exchange)) => exchange.connection.expect_body(*bytes),

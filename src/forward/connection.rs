@@ -1,5 +1,6 @@
 //! One connection to a server: TCP, TLS or a Unix socket, with what was read and not yet used.
 
+use crate::forward::deadline::Deadline;
 use crate::forward::upstream::Server;
 use bytes::BytesMut;
 use std::io;
@@ -36,6 +37,8 @@ pub(in crate::forward) struct Connection {
     pub(in crate::forward) server: Arc<Server>,
     /// Whether an exchange went over it before.
     pub(in crate::forward) is_reused: bool,
+    /// For the waits of its exchanges, one after the other: to move a timer costs less than to make one.
+    pub(in crate::forward) deadline: Deadline,
     _place: OwnedSemaphorePermit,
 }
 
@@ -51,7 +54,14 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     pub(in crate::forward) fn new(io: Io, server: Arc<Server>, place: OwnedSemaphorePermit) -> Self {
-        Self { io, input: BytesMut::new(), server, is_reused: false, _place: place }
+        Self {
+            io,
+            input: BytesMut::new(),
+            server,
+            is_reused: false,
+            deadline: Deadline::default(),
+            _place: place,
+        }
     }
 
     /// Reads some more; 0: the other side has ended.
@@ -111,6 +121,7 @@ impl Connection {
     pub(in crate::forward) fn rest(&mut self) {
         self.input = BytesMut::new();
         self.is_reused = true;
+        self.deadline.progress();
     }
 }
 

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// Time since the last progress, against a limit. Boxed and made on the first pause only: most exchanges have
-/// one short pause.
+/// Time since the last progress, against a limit. Boxed and made on the first pause only; later ones move it, which
+/// tokio does without a lock as long as it moves on.
 #[derive(Debug, Default)]
 pub(in crate::forward) struct Deadline {
     sleep: Option<Pin<Box<Sleep>>>,

@@ -4,7 +4,6 @@ use crate::accept::body::RequestBody;
 use crate::forward::ForwardError;
 use crate::forward::HeadLimits;
 use crate::forward::connection::Connection;
-use crate::forward::deadline::Deadline;
 use crate::forward::response::{self, ResponseHead};
 use crate::forward::upload::{Upload, UploadError, WaitsFor};
 use crate::forward::upstream::InFlight;
@@ -32,7 +31,6 @@ pub(in crate::forward) struct Exchange {
     pub(in crate::forward) connection: Connection,
     pub(in crate::forward) upload: Upload,
     waits: Waits,
-    deadline: Deadline,
     sent_before: u64,
     /// The upstream takes no more of the request.
     pub(in crate::forward) is_upload_broken: bool,
@@ -48,7 +46,6 @@ impl Exchange {
             connection,
             upload,
             waits,
-            deadline: Deadline::default(),
             sent_before: 0,
             is_upload_broken: false,
             has_answer: false,
@@ -98,7 +95,7 @@ impl Exchange {
         self.poll_upload(cx)?;
         match self.connection.poll_read(cx) {
             Poll::Ready(Ok(bytes)) => {
-                self.deadline.progress();
+                self.connection.deadline.progress();
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(ForwardError::Closed(Some(error)))),
@@ -126,7 +123,7 @@ impl Exchange {
         }
         if self.upload.sent() != self.sent_before {
             self.sent_before = self.upload.sent();
-            self.deadline.progress();
+            self.connection.deadline.progress();
         }
         Ok(())
     }
@@ -142,7 +139,7 @@ impl Exchange {
 
     fn poll_deadline(&mut self, for_upstream: Duration, cx: &mut Context<'_>) -> Poll<()> {
         let limit = if self.waits_for_client() { self.waits.body_idle } else { for_upstream };
-        self.deadline.poll(limit, cx)
+        self.connection.deadline.poll(limit, cx)
     }
 
     fn late(&self) -> ForwardError {

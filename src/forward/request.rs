@@ -128,12 +128,16 @@ impl HeadWriter<'_> {
         let client = &self.head.client;
         // Both kinds tell of the same host: upstreams read the one or the other.
         let host = client.forwarded_host.as_deref().unwrap_or(self.head.authority.value().as_bytes());
-        write!(out, "x-forwarded-for: {}\r\n", client.address).unwrap_or_default();
+        out.extend_from_slice(b"x-forwarded-for: ");
+        forwarded::write_address(client.address, out);
+        out.extend_from_slice(b"\r\n");
         field(out, "x-forwarded-proto", if client.is_https { b"https" } else { b"http" });
         field(out, "x-forwarded-host", host);
-        field(out, "forwarded", &forwarded::element(client.address, client.is_https, host));
+        out.extend_from_slice(b"forwarded: ");
+        forwarded::write_element(client.address, client.is_https, host, out);
+        out.extend_from_slice(b"\r\n");
         self.via(out);
-        field(out, "x-request-id", self.head.request_id.as_str().as_bytes());
+        field(out, "x-request-id", self.head.request_id.as_bytes());
     }
 
     /// RFC 9110 section 7.6.3: a gateway must say that it was on the way.

@@ -46,7 +46,8 @@ impl Authority {
 }
 
 fn split_port(text: &str) -> Result<(&str, Option<&str>), BadAuthority> {
-    if let Some(end) = text.find(']') {
+    if text.starts_with('[') {
+        let end = text.find(']').ok_or(BadAuthority)?;
         let (host, rest) = text.split_at_checked(end + 1).ok_or(BadAuthority)?;
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
@@ -65,7 +66,7 @@ fn is_ipv6_literal(host: &str) -> bool {
 /// Letters, digits, `-`, `.`, `_`: DNS names as they occur (RFC 1123 section 2.1), 253 bytes at most.
 fn is_name(host: &str) -> bool {
     let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let has_empty_label = host.starts_with('.') || host.contains("..");
+    let has_empty_label = host.starts_with('.') || host.as_bytes().windows(2).any(|pair| pair == b"..");
     (1..=253).contains(&host.len()) && host.bytes().all(is_name_byte) && !has_empty_label
 }
 

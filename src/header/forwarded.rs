@@ -3,7 +3,10 @@
 //! Reading is pure; who may be believed is decided by the caller. If both kinds are present, the older one is
 //! used: it is the one that proxies in the field rewrite, while `Forwarded` is often passed through from clients.
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -114,18 +117,39 @@ fn unquote(value: &[u8]) -> Vec<u8> {
 }
 
 /// One `Forwarded` element (RFC 7239 section 4) that tells the upstream of the client.
-pub fn element(client: IpAddr, is_https: bool, host: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    let address = match client {
-        IpAddr::V4(address) => format!("for={address}"),
-        // RFC 7239 section 6: IPv6 addresses are quoted and in brackets.
-        IpAddr::V6(address) => format!("for=\"[{address}]\""),
-    };
-    out.extend_from_slice(address.as_bytes());
+pub fn write_element(client: IpAddr, is_https: bool, host: &[u8], out: &mut BytesMut) {
+    // RFC 7239 section 6: IPv6 addresses are quoted and in brackets.
+    let (before, after): (&[u8], &[u8]) =
+        if client.is_ipv4() { (b"for=", b"") } else { (b"for=\"[", b"]\"") };
+    out.extend_from_slice(before);
+    write_address(client, out);
+    out.extend_from_slice(after);
     out.extend_from_slice(if is_https { b";proto=https;host=\"" } else { b";proto=http;host=\"" });
     out.extend_from_slice(host);
-    out.push(b'"');
-    out
+    out.extend_from_slice(b"\"");
+}
+
+/// An address as text. IPv4 by hand: `fmt` took more than half of the time that the whole head of a request takes.
+pub fn write_address(address: IpAddr, out: &mut BytesMut) {
+    let address = match address {
+        IpAddr::V4(address) => address,
+        // Writing to memory cannot fail.
+        IpAddr::V6(address) => return write!(out, "{address}").unwrap_or_default(),
+    };
+    let mut text: SmallVec<[u8; 16]> = SmallVec::new();
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
+    out.extend_from_slice(&text);
 }
 
 #[cfg(test)]
@@ -183,9 +207,10 @@ mod tests {
     fn our_element_can_be_read_back() {
         let host = b"example.com:8443";
         for address in ips(&["192.0.2.1", "2001:db8::1"]) {
+            let mut element = BytesMut::new();
+            write_element(address, true, host, &mut element);
             let mut headers = HeaderMap::new();
-            headers
-                .insert(header::FORWARDED, HeaderValue::from_bytes(&element(address, true, host)).unwrap());
+            headers.insert(header::FORWARDED, HeaderValue::from_bytes(&element).unwrap());
             let read = Claims::of(&headers);
             assert_eq!(read.addresses, [address]);
             assert_eq!((read.is_https, read.host), (Some(true), Some(b"example.com:8443".to_vec())));
@@ -193,6 +218,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn addresses_are_written_as_everywhere(address: IpAddr) {
+            let mut text = BytesMut::new();
+            write_address(address, &mut text);
+            prop_assert_eq!(text, address.to_string());
+        }
+
         #[test]
         fn any_value_is_read_without_panic(value in "[ -~]{0,80}", older: bool) {
             let name = if older { "x-forwarded-for" } else { "forwarded" };

@@ -160,12 +160,19 @@ const SPELLINGS: &[&str] = &[
 #[derive(Debug, Clone)]
 pub struct GuardedNames {
     names: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
-    /// Beginnings that occur at all, so that most fields are passed by a glance.
-    beginnings: Box<[bool; BEGINNINGS]>,
+    /// What has such a beginning at all, so that most fields are passed by a glance.
+    beginnings: Box<[u8; BEGINNINGS]>,
 }
 
 /// Values of [`beginning`].
 const BEGINNINGS: usize = 1 << 12;
+
+/// A name begins so.
+const OF_NAME: u8 = 1;
+/// One of [`PREFIXES`] does.
+const OF_PREFIX: u8 = 2;
+/// One of [`SPELLINGS`] does.
+const OF_SPELLING: u8 = 4;
 
 impl GuardedNames {
     /// The names that are always guarded, and these: the configured identity headers.
@@ -173,11 +180,13 @@ impl GuardedNames {
         let mut names: HashSet<Box<[u8]>, _> = HashSet::default();
         names.extend(NAMES.iter().map(|name| name.as_bytes().into()));
         names.extend(configured.into_iter().map(|name| fold(name.as_str()).into_boxed_slice()));
-        let mut beginnings = Box::new([false; BEGINNINGS]);
-        let listed = SPELLINGS.iter().chain(PREFIXES).map(|name| name.as_bytes());
-        for name in names.iter().map(AsRef::as_ref).chain(listed) {
+        let mut beginnings = Box::new([0; BEGINNINGS]);
+        let names_begin = names.iter().map(|name| (name.as_ref(), OF_NAME));
+        let prefixes_begin = PREFIXES.iter().map(|prefix| (prefix.as_bytes(), OF_PREFIX));
+        let spellings_begin = SPELLINGS.iter().map(|name| (name.as_bytes(), OF_SPELLING));
+        for (name, kind) in names_begin.chain(prefixes_begin).chain(spellings_begin) {
             if let Some(slot) = beginnings.get_mut(beginning(name)) {
-                *slot = true;
+                *slot |= kind;
             }
         }
         Self { names, beginnings }
@@ -186,15 +195,17 @@ impl GuardedNames {
     /// Whether a client's field of this name is removed.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str().as_bytes();
-        if !self.beginnings.get(beginning(name)).copied().unwrap_or(true) {
+        let found = self.beginnings.get(beginning(name)).copied().unwrap_or(u8::MAX);
+        let may_be = |kind: u8| found & kind != 0;
+        let is_misspelt = may_be(OF_SPELLING) && name.iter().any(|byte| !is_ordinary(*byte));
+        if !may_be(OF_NAME) && !may_be(OF_PREFIX) && !is_misspelt {
             return false;
         }
         let mut space = [0; FOLDED_BYTES_MAX];
         let folded = fold_into(name, &mut space);
-        (name.len() <= FOLDED_BYTES_MAX && self.names.contains(folded))
-            || PREFIXES.iter().any(|prefix| folded.starts_with(prefix.as_bytes()))
-            || (name.iter().any(|byte| !is_ordinary(*byte))
-                && SPELLINGS.iter().any(|spelling| folded == spelling.as_bytes()))
+        (may_be(OF_NAME) && name.len() <= FOLDED_BYTES_MAX && self.names.contains(folded))
+            || (may_be(OF_PREFIX) && PREFIXES.iter().any(|prefix| folded.starts_with(prefix.as_bytes())))
+            || (is_misspelt && SPELLINGS.iter().any(|spelling| folded == spelling.as_bytes()))
     }
 }
 

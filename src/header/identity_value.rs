@@ -8,11 +8,15 @@ use bytes::{BufMut as _, BytesMut};
 /// Appends one name, encoded: controls, `%`, `,`, `;`, `"`, and leading and trailing blanks become `%XX`.
 pub fn write(text: &str, out: &mut BytesMut) {
     let bytes = text.as_bytes();
+    if !bytes.iter().any(|byte| *byte == b' ' || is_encoded(*byte)) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     let inner_start = bytes.iter().position(|byte| *byte != b' ').unwrap_or(bytes.len());
     let inner_end = bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
     for (place, byte) in bytes.iter().copied().enumerate() {
         let is_outer_blank = byte == b' ' && (place < inner_start || place >= inner_end);
-        if byte < b' ' || matches!(byte, 0x7f | b'%' | b',' | b';' | b'"') || is_outer_blank {
+        if is_encoded(byte) || is_outer_blank {
             out.put_u8(b'%');
             out.put_u8(hex_digit(byte >> 4));
             out.put_u8(hex_digit(byte & 15));
@@ -20,6 +24,10 @@ pub fn write(text: &str, out: &mut BytesMut) {
             out.put_u8(byte);
         }
     }
+}
+
+fn is_encoded(byte: u8) -> bool {
+    byte < b' ' || matches!(byte, 0x7f | b'%' | b',' | b';' | b'"')
 }
 
 fn hex_digit(nibble: u8) -> u8 {

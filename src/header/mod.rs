@@ -9,3 +9,4 @@ pub mod guarded;
 pub mod hop_by_hop;
 pub mod identity_value;
 pub mod target;
+pub mod traceparent;

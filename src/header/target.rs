@@ -83,7 +83,7 @@ impl Target {
 
     /// Other paths that a lax backend could take this one for; mostly none.
     pub fn readings(&self) -> impl Iterator<Item = String> {
-        other_readings(if self.has_other_readings { self.path() } else { "" })
+        self.has_other_readings.then(|| other_readings(self.path())).into_iter().flatten()
     }
 }
 

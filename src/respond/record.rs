@@ -10,6 +10,7 @@ use crate::forward::ForwardError;
 use crate::identity::SchemeKind;
 use crate::respond::body::Body;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::spans::Spans;
 use crate::telemetry::{Finished, Observer};
 use crate::trace::{Reason, ThrottleState, Trace};
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub struct Record {
     pub request_id: RequestId,
     /// Bytes of the request's body; `None`: it has none.
     pub request_bytes: Option<Arc<AtomicU64>>,
+    /// Its spans, if it is recorded.
+    pub spans: Option<Box<Spans>>,
     method: Method,
     version: Version,
     peer: Peer,
@@ -105,6 +108,7 @@ impl Record {
             peer,
             started,
             request_bytes: None,
+            spans: None,
             response_bytes: 0,
             clock: Arc::clone(&reporting.clock),
             metrics: Arc::clone(&reporting.metrics),
@@ -143,6 +147,7 @@ impl Drop for Record {
             protocol: self.version,
             tls_version: self.peer.tls_version,
             status: self.status,
+            spans: self.spans.as_deref(),
             duration: self.clock.monotonic().since(self.started),
             request_bytes: self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
             response_bytes: self.response_bytes,

@@ -9,6 +9,7 @@ mod table;
 use crate::config::HostPattern;
 use crate::header::target::Target;
 use crate::route::table::Paths;
+use foldhash::fast::RandomState;
 use http::Method;
 use std::collections::HashMap;
 
@@ -40,9 +41,9 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Routes<P> {
     plans: Vec<P>,
-    exact: HashMap<String, Paths>,
+    exact: HashMap<String, Paths, RandomState>,
     /// By the name behind `*.`.
-    wildcard: HashMap<String, Paths>,
+    wildcard: HashMap<String, Paths, RandomState>,
     any: Paths,
 }
 
@@ -51,8 +52,8 @@ impl<P> Routes<P> {
     pub fn new(routes: impl IntoIterator<Item = (Place, P)>) -> Self {
         let mut table = Self {
             plans: Vec::new(),
-            exact: HashMap::new(),
-            wildcard: HashMap::new(),
+            exact: HashMap::default(),
+            wildcard: HashMap::default(),
             any: Paths::default(),
         };
         for (place, plan) in routes {
@@ -91,7 +92,9 @@ impl<P> Routes<P> {
 
     fn number(&self, host: &str, path: &str, method: &Method) -> Option<usize> {
         let exact = self.exact.get(host);
-        let wildcards = parents(host).filter_map(|domain| self.wildcard.get(domain));
+        // Most tables have none, and looking for dots takes as long as looking a path up.
+        let domains = (!self.wildcard.is_empty()).then(|| parents(host)).into_iter().flatten();
+        let wildcards = domains.filter_map(|domain| self.wildcard.get(domain));
         let candidates = exact.into_iter().chain(wildcards).chain(std::iter::once(&self.any));
         let mut matching = candidates.filter_map(|paths| paths.longest(path));
         matching.next().and_then(|routes| routes.by_method(method))

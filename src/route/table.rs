@@ -1,15 +1,16 @@
 //! Path prefixes of one host, most specific first.
 
 use crate::route::Place;
+use foldhash::fast::RandomState;
 use http::Method;
 use std::collections::HashMap;
 
 /// Routes by path prefix.
 #[derive(Debug, Default)]
 pub(in crate::route) struct Paths {
-    exact: HashMap<String, SamePlace>,
+    exact: HashMap<String, SamePlace, RandomState>,
     /// By prefix in lower case.
-    ignoring_case: HashMap<String, SamePlace>,
+    ignoring_case: HashMap<String, SamePlace, RandomState>,
 }
 
 /// Routes that differ by method only.

@@ -1,19 +1,31 @@
 //! What is told of requests: one line for each that has finished, written from its trace.
 //!
-//! Field names are in `fields.rs` and nowhere else. The log is written by a thread of its own, so that a reader
-//! that stalls never stalls a request; lines that do not fit are counted and dropped.
+//! Field names are in `fields.rs` and nowhere else. The log is written by a thread of its own (`log.rs`), so that a
+//! reader or a disk that stalls never stalls a request; lines that do not fit are counted and dropped.
 
+#[cfg(feature = "otel")]
+mod export;
 pub mod fields;
+mod log;
 pub mod metrics;
+pub mod spans;
+mod writer;
 
 use crate::identity::SchemeKind;
+use crate::telemetry::spans::Spans;
 use crate::trace::{Reason, Trace};
 use http::Method;
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder};
-use tracing_subscriber::EnvFilter;
+
+#[cfg(feature = "otel")]
+pub use crate::telemetry::export::{ExportError, SpanExport};
+pub use crate::telemetry::log::{
+    Format, LogError, LogGuard, LogHandle, LogSettings, QUEUE_BYTES, QUEUE_LINES, dropped_lines, start_log,
+};
 
 /// A request that has ended: everything that may be told of it.
 #[derive(Debug)]
@@ -44,6 +56,8 @@ pub struct Finished<'a> {
     pub tls_version: Option<&'static str>,
     /// `None`: the client went away before there was an answer.
     pub status: Option<u16>,
+    /// Its spans, if it is recorded.
+    pub spans: Option<&'a Spans>,
     /// From the head's arrival to the end of the answer.
     pub duration: Duration,
     /// Bytes of the request's body.
@@ -58,63 +72,69 @@ pub trait Observer: std::fmt::Debug + Send + Sync {
     fn finished(&self, request: &Finished<'_>);
 }
 
-/// Writes the access line.
+/// Several, told one after the other.
 #[derive(Debug)]
-pub struct AccessLog;
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Observers {
+    fn finished(&self, request: &Finished<'_>) {
+        for observer in &self.0 {
+            observer.finished(request);
+        }
+    }
+}
+
+/// Writes the access line; of requests that passed, of a share.
+#[derive(Debug)]
+pub struct AccessLog {
+    /// One of so many requests that passed has a line; 0: none.
+    passes: AtomicU32,
+}
+
+impl AccessLog {
+    /// One of `passes` requests that passed has a line; `None`: none of them. All others always have theirs.
+    pub fn new(passes: Option<NonZeroU32>) -> Self {
+        Self { passes: AtomicU32::new(passes.map_or(0, NonZeroU32::get)) }
+    }
+
+    /// Another share, from now on.
+    pub fn set_passes(&self, passes: Option<NonZeroU32>) {
+        self.passes.store(passes.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self::new(Some(NonZeroU32::MIN))
+    }
+}
 
 impl Observer for AccessLog {
     fn finished(&self, request: &Finished<'_>) {
-        if !tracing::enabled!(target: fields::ACCESS, tracing::Level::INFO) {
-            return;
+        let passes = NonZeroU32::new(self.passes.load(Ordering::Relaxed));
+        if !request.has_passed() {
+            fields::access_line(request, NonZeroU32::MIN);
+        } else if let Some(one_of) = passes.filter(|one_of| is_one_of(request.request_id, *one_of)) {
+            fields::access_line(request, one_of);
         }
-        fields::access_line(request);
     }
 }
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Keeps the log's thread; what was logged is written out when it is dropped.
-#[must_use]
-#[derive(Debug)]
-pub struct LogGuard {
-    _writer: tracing_appender::non_blocking::WorkerGuard,
-}
-
-/// Lines that wait for the log's thread, at most; what comes then is counted and dropped.
-pub const QUEUE_LINES: usize = 4 * 1024;
-
-/// Of the log of this process, once it was started.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
-
-/// Lines of this process's log that were lost since its start, because its reader was slow.
-pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |dropped| u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX))
-}
-
-/// Starts the log, to standard error. Only the first call of a process has an effect.
-pub fn start_log(format: Format, level: tracing::Level) -> LogGuard {
-    let queue = NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES).lossy(true);
-    let (writer, guard) = queue.finish(std::io::stderr());
-    // Another log than the first is nobody's.
-    DROPPED.set(writer.error_counter()).unwrap_or_default();
-    // Libraries only tell what someone must act on; what h2 warns of, any client can provoke.
-    let filter = EnvFilter::new(format!("warn,h2=error,doorward={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
-    let started = match format {
-        Format::Text => builder.with_target(false).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_target(false).try_init(),
-    };
-    if started.is_err() {
-        tracing::debug!("the log was started before");
+impl Finished<'_> {
+    /// Whether it went as it should: let through, or answered by a handler, and nothing failed here or behind.
+    pub fn has_passed(&self) -> bool {
+        self.trace.reason == Reason::None && self.status.is_some_and(|status| status < 500)
     }
-    LogGuard { _writer: guard }
+}
+
+/// Whether a request is in the sample of one in so many.
+///
+/// By its id, so that whoever knows the id, such as the upstream, knows whether there is a line: the last 16 of its
+/// 32 hex digits, as a number, are a multiple of `one_of`. Nothing is counted, so cores share nothing, and no rhythm
+/// of a client's makes it always or never the one. Clients do not choose the id.
+fn is_one_of(request_id: &str, one_of: NonZeroU32) -> bool {
+    let number = request_id.get(16..).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.is_none_or(|number| number.is_multiple_of(u64::from(one_of.get())))
 }
 
 /// Whether a reason is worth the level of a warning: someone may have to act on it.
@@ -134,4 +154,54 @@ pub(in crate::telemetry) fn is_ours(reason: Reason) -> bool {
             | Reason::NotWritten
             | Reason::Internal
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished<'a>(trace: &'a Trace, method: &'a Method, id: &'a str, status: Option<u16>) -> Finished<'a> {
+        Finished {
+            trace,
+            request_id: id,
+            method,
+            path: None,
+            host: None,
+            route: None,
+            upstream: None,
+            throttle: None,
+            scheme: None,
+            client: IpAddr::from([127, 0, 0, 1]),
+            protocol: http::Version::HTTP_11,
+            tls_version: None,
+            status,
+            spans: None,
+            duration: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn only_what_went_well_is_a_pass() {
+        let (method, mut trace) = (Method::GET, Trace::new());
+        let passed = |trace: &Trace, status| finished(trace, &method, "", status).has_passed();
+        assert!(passed(&trace, Some(200)) && passed(&trace, Some(404)));
+        assert!(!passed(&trace, Some(500)) && !passed(&trace, None));
+        for reason in Reason::ALL.iter().filter(|reason| **reason != Reason::None) {
+            trace.reason = *reason;
+            assert!(!passed(&trace, Some(200)), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn the_sample_goes_by_the_id() {
+        let is_one_of = |id: &str, number| is_one_of(id, NonZeroU32::new(number).unwrap());
+        let head = "00112233445566ff";
+        assert!(is_one_of(&format!("{head}{:016x}", 300), 100));
+        assert!(!is_one_of(&format!("{head}{:016x}", 301), 100));
+        assert!(is_one_of(&format!("{head}{:016x}", 301), 1));
+        assert!(is_one_of(&format!("{head}{:016x}", u64::MAX), 5));
+        assert!(is_one_of("not an id", 100), "never lost for that");
+    }
 }

@@ -32,10 +32,12 @@ fn every_file_that_is_shipped_passes() {
     let validator = validator();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts: Vec<String> = Vec::new();
-    for entry in fs::read_dir(root.join("config")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            texts.push(fs::read_to_string(path).unwrap());
+    for directory in ["config", "config/examples"] {
+        for entry in fs::read_dir(root.join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                texts.push(fs::read_to_string(path).unwrap());
+            }
         }
     }
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
@@ -44,7 +46,7 @@ fn every_file_that_is_shipped_passes() {
     let written = Home::new().run(&["init", "-", "--listen", ":8443"]).output;
     texts.push(written.lines().map(uncommented).collect::<Vec<_>>().join("\n"));
     texts.push(written);
-    assert!(texts.len() > 14, "{}", texts.len());
+    assert!(texts.len() > 22, "{}", texts.len());
     for text in texts {
         assert_eq!(faults(&validator, &text), [""; 0], "\n\n{text}");
     }

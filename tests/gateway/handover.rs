@@ -54,10 +54,11 @@ async fn failed(mut command: Command, directory: &Path) -> String {
 fn a_named_socket_takes_the_place_of_the_addresses_of_the_file() {
     let upstream = TestUpstream::start();
     let directory = tempfile::tempdir().unwrap();
-    let ((https, address), (http, http_address), (_taken, taken)) = (listener(), listener(), listener());
+    let ((https, address), (http, http_address), (_occupied, occupied)) =
+        (listener(), listener(), listener());
     runtime().block_on(async {
         // This address cannot be bound: whoever tried would fail.
-        let text = config(&upstream, &format!("https = [\"{taken}\"]"));
+        let text = config(&upstream, &format!("https = [\"{occupied}\"]"));
         let token = make_alice(&text, directory.path(), PASSWORD).await;
         let command = handed(&[("https", https.as_fd()), ("http", http.as_fd())]);
         let program = Program::start_by(command, directory.path()).await;

@@ -21,6 +21,7 @@ mod guard;
 mod handover;
 mod identity;
 mod limits;
+mod log;
 mod metrics;
 mod obtain_token;
 mod plain_http;
@@ -34,5 +35,7 @@ mod shutdown;
 mod throttle;
 mod tls;
 mod trace;
+#[cfg(feature = "otel")]
+mod traces;
 mod upstream;
 mod watching;

@@ -99,9 +99,10 @@ fn requests_that_pass_are_traced() {
         ] {
             assert_eq!(client.send(world.get(path)).await.status, 200);
             let told = traces.of(path).await;
-            let Trace { credential, principal, .. } = told.trace;
-            assert!(credential.is_some() && principal.is_some(), "{told:?}");
-            assert_eq!(told.trace, Trace { credential, principal, ..ordinary(outcome, answered_by) });
+            let Trace { credential, principal, upstream_us, .. } = told.trace;
+            assert!(credential.is_some() && principal.is_some() && upstream_us > 0, "{told:?}");
+            let ordinary = ordinary(outcome, answered_by);
+            assert_eq!(told.trace, Trace { credential, principal, upstream_us, ..ordinary });
             assert_eq!((told.status, told.response_bytes), (Some(200), 2));
         }
         let forged = world.get("/forged").field("Remote-User", "root").field("Remote_User", "root");

@@ -8,9 +8,10 @@ use crate::app::bench::{self, BenchError, Progress, Report, TOKENS_MAX};
 use crate::cli::bar::Bar;
 use crate::cli::bench::machine::Machine;
 use crate::cli::bench::plot::PlotFile;
+use crate::cli::log::Log;
 use crate::cli::run::StopSignals;
 use crate::cli::tell::{Failure, output, tell_plain};
-use crate::telemetry::{Format, start_log};
+use crate::config::{self, LogLevel};
 use clap::{Args, Subcommand};
 use std::io::Write as _;
 use std::num::NonZeroU32;
@@ -57,7 +58,7 @@ pub(in crate::cli) fn run(command: &BenchCommand) -> Result<ExitCode, Failure> {
             "warning: this doorward was built without optimisation and is many times slower: use --release\n",
         );
     }
-    let guard = start_log(Format::Text, tracing::Level::WARN);
+    let (_, guard) = Log::start(&config::Log { level: LogLevel::Warn, ..config::Log::default() })?;
     let measured = measure(wanted.tokens)?;
     drop(guard);
     let report = match measured {

@@ -1,6 +1,6 @@
 //! The gateway as a process of its own, for what only a process has: a log, limits, a sudden end.
 
-use super::secrets;
+use super::{PATIENCE, secrets};
 use doorward::app::Backing;
 use doorward::clock::{Clock, SystemClock};
 use doorward::config::{Config, Source};
@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
@@ -37,15 +37,17 @@ impl Program {
         command.current_dir(directory).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut lines, address) = until_it_serves(&mut log).await;
-        let log = tokio::spawn(async move {
-            lines.clear();
-            while let Some(line) = log.next_line().await.unwrap() {
-                secrets::written(line.as_bytes());
-                lines.push(line);
-            }
-            lines
-        });
+        let address = until_it_serves(&mut log).await;
+        Self { child, log: tokio::spawn(rest(log)), address }
+    }
+
+    /// Starts with a log elsewhere than on standard error, where `address` finds out that it serves.
+    pub(crate) async fn start_quiet(directory: &Path, address: impl AsyncFnOnce() -> SocketAddr) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("serve").current_dir(directory).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let log = tokio::spawn(rest(BufReader::new(child.stderr.take().unwrap()).lines()));
+        let address = tokio::time::timeout(PATIENCE, address()).await.expect("it does not serve");
         Self { child, log, address }
     }
 
@@ -91,20 +93,32 @@ pub(crate) fn handed(sockets: &[(&str, BorrowedFd<'_>)]) -> Command {
     command
 }
 
-/// The lines up to the one with the address. Wherever the summary names it, it is the first on the loopback with a port
-/// of its own.
-async fn until_it_serves(log: &mut Lines<BufReader<ChildStderr>>) -> (Vec<String>, SocketAddr) {
+/// Reads up to the line with the address.
+pub(crate) async fn until_it_serves(log: &mut Lines<impl AsyncBufRead + Unpin>) -> SocketAddr {
     let mut lines = Vec::new();
     loop {
         let Some(line) = log.next_line().await.unwrap() else { panic!("the program has ended: {lines:#?}") };
-        let mut words = line.split(['"', ' ', ',', '[', ']', '/', '=']);
-        let found =
-            words.find_map(|word| word.parse::<SocketAddr>().ok().filter(|address| address.port() != 0));
-        lines.push(line.clone());
-        if let Some(address) = found {
-            return (lines, address);
+        if let Some(address) = address_in(&line) {
+            return address;
         }
+        lines.push(line);
     }
+}
+
+/// The address that a line of the log names. Wherever the summary has it, it is the first on the loopback with a port of
+/// its own.
+pub(crate) fn address_in(line: &str) -> Option<SocketAddr> {
+    let mut words = line.split(['"', ' ', ',', '[', ']', '/', '=']);
+    words.find_map(|word| word.parse::<SocketAddr>().ok().filter(|address| address.port() != 0))
+}
+
+async fn rest(mut log: Lines<BufReader<ChildStderr>>) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(line) = log.next_line().await.unwrap() {
+        secrets::written(line.as_bytes());
+        lines.push(line);
+    }
+    lines
 }
 
 /// The writer of users and tokens, while no program runs there.
