@@ -237,11 +237,7 @@ impl Running {
     ///
     /// # Errors
     /// If anything that the configuration names cannot be used, or a socket is nobody's.
-    pub fn start_with(
-        config: &Config,
-        mut options: Options,
-        inherited: Inherited,
-    ) -> Result<Self, AppError> {
+    pub fn start_with(config: &Config, mut options: Options, inherited: Inherited) -> Result<Self, AppError> {
         let slow = Builder::new_multi_thread()
             .worker_threads(SLOW_THREADS)
             .thread_name("slow")
