@@ -103,6 +103,11 @@ impl Inherited {
         named.into_iter().enumerate().map(take).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether nothing was handed over.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whose the sockets are, and what is left to bind.
     ///
     /// # Errors

@@ -55,12 +55,12 @@ pub fn share(socket: TcpListener, cores: usize) -> io::Result<Vec<TcpListener>> 
     Ok(std::iter::once(socket).chain(others).collect())
 }
 
-/// Binds the address once, beside an earlier process of the same user that still serves there: for what both answer.
+/// Binds the address once; beside another process of the same user, if both want it shared.
 ///
 /// # Errors
 /// If it cannot be bound.
-pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
-    open(address, true)
+pub fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
+    open(address, is_shared)
 }
 
 fn open(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {

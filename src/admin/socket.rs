@@ -29,7 +29,7 @@ impl AdminSocket {
         }
         // Made aside and put in place: an earlier process that is still at its last requests loses nothing, and who
         // asks from now on asks this one.
-        let aside = path.with_extension(format!("new-{}", std::process::id()));
+        let aside = path.with_file_name(format!(".{}", std::process::id()));
         let made = listen_at(&aside);
         let placed = made.and_then(|made| std::fs::rename(&aside, path).map(|()| made));
         if placed.is_err() {

@@ -1,5 +1,6 @@
 //! Starts the admin listeners.
 
+use crate::accept::inherited::Inherited;
 use crate::accept::listener;
 use crate::admin::{self, AdminSocket, Answers};
 use crate::app::AppError;
@@ -15,13 +16,14 @@ use tokio::runtime::Runtime;
 /// Answers on the address from now on, until the runtime ends: also while the gateway starts.
 pub(in crate::app) fn start_address(
     listen: &Listen,
+    inherited: &Inherited,
     runtime: &Runtime,
     overview: &Arc<Overview>,
 ) -> Result<Option<SocketAddr>, AppError> {
     let Some(address) = listen.admin else { return Ok(None) };
     let failed = |source| AppError::Listen { address, source };
-    // One that is at its last requests keeps the address until it ends.
-    let listener = listener::bind_beside(address).map_err(failed)?;
+    // Whoever handed sockets over may do so to the next one before this one has ended.
+    let listener = listener::bind_one(address, !inherited.is_empty()).map_err(failed)?;
     let entered = runtime.enter();
     let listener = TcpListener::from_std(listener).map_err(failed)?;
     drop(entered);
@@ -30,7 +32,7 @@ pub(in crate::app) fn start_address(
     Ok(Some(bound))
 }
 
-/// Answers on the socket. Not before the gateway listens: one that cannot start must not take the socket from another.
+/// Answers on the socket. Last of all: a gateway that cannot start must not take the socket from another.
 pub(in crate::app) fn start_socket(
     listen: &Listen,
     runtime: &Runtime,

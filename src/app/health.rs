@@ -17,11 +17,13 @@ pub(in crate::app) enum Part {
     Configuration,
     /// The files of certificates were refused; those before are in use.
     Certificates,
+    /// The files of trust anchors of upstreams were refused; those before are believed.
+    Anchors,
 }
 
 impl Part {
-    pub(in crate::app) const ALL: [Self; 4] =
-        [Self::Store, Self::StoreWrites, Self::Configuration, Self::Certificates];
+    pub(in crate::app) const ALL: [Self; 5] =
+        [Self::Store, Self::StoreWrites, Self::Configuration, Self::Certificates, Self::Anchors];
 
     pub(in crate::app) fn name(self) -> &'static str {
         match self {
@@ -29,6 +31,7 @@ impl Part {
             Self::StoreWrites => "store-writes",
             Self::Configuration => "configuration",
             Self::Certificates => "certificates",
+            Self::Anchors => "trust-anchors",
         }
     }
 }

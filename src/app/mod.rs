@@ -252,7 +252,7 @@ impl Running {
         });
         let (metrics, health) = (Arc::clone(&overview.metrics), Arc::clone(&overview.health));
         // First of all: whoever asks learns that it is starting.
-        let admin_address = admin::start_address(&config.listen, &slow, &overview)?;
+        let admin_address = admin::start_address(&config.listen, &inherited, &slow, &overview)?;
         let certificate = certificates(config)?.first().map(|files| files.cert.clone()).unwrap_or_default();
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open_measured(config, &options.clock, &metrics))?;
@@ -264,7 +264,6 @@ impl Running {
         let background = TaskTracker::new();
         let Sockets { https: addresses, http: http_addresses, by_core } =
             Sockets::open(&config.listen, inherited, workers)?;
-        let admin_socket = admin::start_socket(&config.listen, &slow, &overview)?;
         let limiting = Limiting::new(config, &options.clock)?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
@@ -297,6 +296,8 @@ impl Running {
         for files in [watch::Files::CERTIFICATES, watch::Files::ANCHORS] {
             background.spawn_on(watch::files(files, Arc::clone(&reloader), stop.clone()), slow.handle());
         }
+        // Nothing fails any more for what the file says.
+        let admin_socket = admin::start_socket(&config.listen, &slow, &overview)?;
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(by_core, config.limits.drain_time)?;
         let StoreUrl::Sqlite(path) = &config.store.url;

@@ -224,6 +224,20 @@ pub(in crate::app) struct Limiting {
     clock: Arc<dyn Clock>,
 }
 
+/// The tables of counters: those of the process, whatever the plan.
+#[derive(Debug)]
+pub(in crate::app) struct Tables {
+    throttles: Arc<Counters>,
+    guards: Arc<Counters>,
+}
+
+impl Tables {
+    /// How full the tables of throttles and of guards are.
+    pub(in crate::app) fn usage(&self) -> (Usage, Usage) {
+        (self.throttles.usage(), self.guards.usage())
+    }
+}
+
 impl Limiting {
     pub(in crate::app) fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, NoRandomness> {
         let bytes = config.limits.throttle_bytes;
@@ -249,9 +263,9 @@ impl Limiting {
         }
     }
 
-    /// How full the tables of throttles and of guards are.
-    pub(in crate::app) fn usage(&self) -> (Usage, Usage) {
-        (self.counters.usage(), self.guard.usage())
+    /// The tables that go on in every other one of these.
+    pub(in crate::app) fn tables(&self) -> Tables {
+        Tables { throttles: Arc::clone(&self.counters), guards: Arc::clone(self.guard.counters()) }
     }
 
     fn throttles(&self, config: &Config, route: &Route) -> Throttles {

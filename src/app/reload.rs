@@ -8,13 +8,13 @@ use crate::accept::connection::{Connections, Serving};
 use crate::accept::limits::ConnectionLimits;
 use crate::accept::tls::{self, Facts, Tickets, TlsError};
 use crate::app::health::{Health, Part};
-use crate::app::plan::{self, Limiting};
+use crate::app::plan::{self, Limiting, Tables};
 use crate::app::stamp::Stamp;
 use crate::app::status;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
-use crate::config::{Config, Traces};
+use crate::config::{Config, Listen, Traces};
 use crate::forward::upstream::Upstream;
 use crate::gateway::Plan;
 use crate::secret::Secret;
@@ -60,6 +60,8 @@ pub struct Reloader {
     certificates: ArcSwap<Vec<Facts>>,
     /// What the plan was made of; locked while another one is made, so that two are never mixed.
     current: Mutex<Current>,
+    /// Counts requests in every plan; apart, since whoever asks how full they are must not wait for files.
+    tables: Tables,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Reloader {
             certificates: ArcSwap::from_pointee(certificates),
             connections,
             upstreams: ArcSwap::from_pointee(upstreams),
+            tables: limiting.tables(),
             current: Mutex::new(Current { config: config.clone(), limiting }),
         }))
     }
@@ -120,22 +123,23 @@ impl Reloader {
 
     fn configure(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut current = self.current.lock();
+        let restart = needs_restart(&current.config, config);
+        let config = &merged(&current.config, config);
         // Cores are made once.
-        let workers = current.config.listen.workers.get();
+        let workers = config.listen.workers.get();
         let upstreams = plan::upstreams(config, workers, &self.upstreams.load())?;
         let limiting = current.limiting.with(config);
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
         let certificates = tls::facts(&certificates(config).map_err(AppError::from)?);
         // Nothing fails from here on.
-        let restart = needs_restart(&current.config, config);
         self.kept.limits.set(bounds(config));
         self.kept.backing.credentials.set_policy(token_policy(config));
         self.replace(upstreams, serving);
         self.certificates.store(Arc::new(certificates));
         self.kept.health.works(Part::Certificates, true);
+        self.kept.health.works(Part::Anchors, true);
         keep_metrics(&self.kept.metrics, config);
-        let started = current.config.clone();
-        *current = Current { config: merged(&started, config), limiting };
+        *current = Current { config: config.clone(), limiting };
         Ok(restart)
     }
 
@@ -169,6 +173,12 @@ impl Reloader {
     /// # Errors
     /// If they cannot be used; the old ones stay then.
     pub(in crate::app) fn reload_anchors(&self) -> Result<(), AppError> {
+        let reloaded = self.replace_anchors();
+        self.kept.health.works(Part::Anchors, reloaded.is_ok());
+        reloaded
+    }
+
+    fn replace_anchors(&self) -> Result<(), AppError> {
         let current = self.current.lock();
         let config = &current.config;
         let upstreams = plan::upstreams(config, config.listen.workers.get(), &self.upstreams.load())?;
@@ -244,7 +254,7 @@ impl Reloader {
 
     /// The tables of throttles and of guards.
     pub(in crate::app) fn counters(&self) -> (Usage, Usage) {
-        self.current.lock().limiting.usage()
+        self.tables.usage()
     }
 
     /// Connections of clients that are open.
@@ -264,7 +274,8 @@ impl Reloader {
 fn keep_metrics(metrics: &Metrics, config: &Config) {
     let routes = config.routes.iter().map(|route| route.name.as_str());
     let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
-    metrics.requests.keep(routes, upstreams);
+    let throttles = config.throttles.iter().map(|throttle| throttle.name.as_str());
+    metrics.requests.keep(routes, upstreams, throttles);
 }
 
 fn gateway(
@@ -330,15 +341,17 @@ fn is_another_collector(old: Option<&Traces>, new: Option<&Traces>) -> bool {
     new.is_some_and(|new| Some(place(new)) != old.map(place))
 }
 
-/// The new configuration, with what only a start can change as it was started with.
+/// The new configuration, with what only a start can change as it was started with. Every plan is made of one.
 fn merged(started: &Config, new: &Config) -> Config {
     let mut merged = new.clone();
-    merged.listen = started.listen.clone();
+    merged.listen = Listen { https_port: new.listen.https_port, ..started.listen.clone() };
     merged.store = started.store.clone();
     merged.deployment = started.deployment.clone();
     merged.cache = started.cache.clone();
     merged.log.format = started.log.format;
-    merged.traces.clone_from(&started.traces);
+    if is_another_collector(started.traces.as_ref(), new.traces.as_ref()) {
+        merged.traces.clone_from(&started.traces);
+    }
     merged.limits.throttle_bytes = started.limits.throttle_bytes;
     merged.limits.password_queue = started.limits.password_queue;
     merged.limits.store_time = started.limits.store_time;

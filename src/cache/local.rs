@@ -177,7 +177,8 @@ struct Evictions(Arc<AtomicU64>);
 impl<K, V> quick_cache::Lifecycle<K, V> for Evictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: K, _: V) {
+    /// Not `on_evict`, which is called for values that are replaced, too.
+    fn before_evict(&self, (): &mut (), _: &K, _: &mut V) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -44,12 +44,17 @@ pub(in crate::cli) fn run(config: &Path, wanted: &ShowStatus) -> Result<(), Fail
     show(&status)
 }
 
-/// The socket that the file names. A file with faults is no reason to say nothing: that is when people ask.
+/// The socket that the file names. With a file that has faults, the one that is there by default: that is when people
+/// ask.
 fn named(config: &Path) -> Result<PathBuf, Failure> {
-    let loaded = Config::load(config).map_err(|error| {
-        let error = chain(&error);
-        format!("{error}; name the gateway's socket with --socket, such as --socket doorward.sock")
-    })?;
+    let loaded = match Config::load(config) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let usual = config.with_file_name("doorward.sock");
+            let hint = "name the gateway's socket with --socket, such as --socket doorward.sock";
+            return if usual.exists() { Ok(usual) } else { Err(format!("{}; {hint}", chain(&error)).into()) };
+        }
+    };
     let socket = loaded.config.listen.admin_socket.path().map(Path::to_owned);
     socket.ok_or_else(|| format!("admin_socket is \"off\" in {}", config.display()).into())
 }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use crate::config::problem::{Fault, Problems};
+use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw;
 use crate::config::value::{Count, Entry, List, Written, resolve, unexpected, within};
 
@@ -64,16 +64,27 @@ impl Written for AdminSocket {
         match text {
             "" => Err(unexpected::<Self>(text)),
             "off" => Ok(Self::Off),
-            _ if text.len() > SOCKET_PATH_BYTES_MAX => {
-                Err(Fault::new(format!("a path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes")))
-            }
             path => Ok(Self::Path(PathBuf::from(path))),
         }
     }
 }
 
-/// The system takes no longer one (unix(7)).
-const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// The system takes 107 bytes (unix(7)); the name that it has while it is made may be longer.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
+fn admin_socket(written: Option<Entry<AdminSocket>>, directory: &Path, problems: &mut Problems) -> AdminPath {
+    let Some(Entry { value, span }) = written else {
+        return AdminPath::Default(resolve(directory, Path::new("doorward.sock")));
+    };
+    let AdminSocket::Path(path) = value else { return AdminPath::Off };
+    let path = resolve(directory, &path);
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message = format!("{} is too long for a socket", quote(&path.to_string_lossy()));
+        let help = format!("at most {SOCKET_PATH_BYTES_MAX} bytes, such as \"/run/doorward.sock\"");
+        problems.error(&span, Fault::new(message).help(help));
+    }
+    AdminPath::Given(path)
+}
 
 /// Whoever reaches it may read what it tells.
 fn admin_address(
@@ -127,11 +138,7 @@ impl Listen {
         seen.extend(&https);
         let http = raw.http.map(|http| addresses(http, &mut seen, problems)).unwrap_or_default();
         let admin = raw.admin.map(|admin| admin_address(&admin, &seen, problems));
-        let admin_socket = match raw.admin_socket.map(|socket| socket.value) {
-            None => AdminPath::Default(resolve(directory, Path::new("doorward.sock"))),
-            Some(AdminSocket::Off) => AdminPath::Off,
-            Some(AdminSocket::Path(path)) => AdminPath::Given(resolve(directory, &path)),
-        };
+        let admin_socket = admin_socket(raw.admin_socket, directory, problems);
         let port = raw.https_port.map(|port| within(Some(&port), Count(1), PORTS, "https_port", problems));
         let https_port = port.and_then(|port| u16::try_from(port.0).ok());
         Self { https, http, https_port, admin, admin_socket, workers }

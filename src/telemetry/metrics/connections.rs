@@ -1,11 +1,11 @@
 //! Connections of clients and their TLS handshakes.
 
-use crate::telemetry::metrics::{ReasonLabel, Word, seconds};
+use crate::telemetry::metrics::times::Histogram;
+use crate::telemetry::metrics::{ReasonLabel, Word};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ impl ConnectionMetrics {
     /// A handshake is complete, after so long.
     pub fn shaken(&self, handshake: &Handshake, time: Duration) {
         self.handshakes.get_or_create_owned(handshake).inc();
-        self.handshake_duration.observe(time.as_secs_f64());
+        self.handshake_duration.observe(time);
     }
 }
 
@@ -105,7 +105,7 @@ impl Default for ConnectionMetrics {
             refused: Family::default(),
             failures: Counter::default(),
             handshakes: Family::default(),
-            handshake_duration: seconds(),
+            handshake_duration: Histogram::default(),
         }
     }
 }

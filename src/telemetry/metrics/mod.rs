@@ -8,35 +8,24 @@ mod connections;
 mod requests;
 mod resources;
 mod state;
+mod times;
 
 pub use crate::telemetry::metrics::connections::{ConnectionMetrics, Handshake};
 pub use crate::telemetry::metrics::requests::{RequestMetrics, RouteMetrics};
 pub use crate::telemetry::metrics::resources::{PasswordMetrics, StoreMetrics};
 pub use crate::telemetry::metrics::state::{Pool, State, Table, Uptime};
 
+use crate::telemetry::metrics::times::Histogram;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The media type of [`Metrics::text`] (`OpenMetrics` 1.0, section "Media Type").
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds of the buckets of times, in seconds: from a cached answer to one that took too long.
-const SECONDS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
-
 /// Times by labels.
-type Times<L> = Family<L, Histogram, fn() -> Histogram>;
-
-fn seconds() -> Histogram {
-    Histogram::new(SECONDS)
-}
-
-fn times<L: Clone + std::hash::Hash + Eq>() -> Times<L> {
-    Family::new_with_constructor(seconds)
-}
+type Times<L> = Family<L, Histogram>;
 
 /// A word of this program.
 type Word = &'static str;

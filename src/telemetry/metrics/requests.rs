@@ -1,14 +1,14 @@
 //! Requests that have ended: by route, outcome and reason, with who answered the look-up, and what upstreams did.
 
 use crate::identity::SchemeKind;
-use crate::telemetry::metrics::{ReasonLabel, Times, Word, times};
+use crate::telemetry::metrics::times::Histogram;
+use crate::telemetry::metrics::{ReasonLabel, Times, Word};
 use crate::telemetry::{Finished, is_ours};
 use crate::trace::{AnsweredBy, Reason, SchemeOutcome, Trace};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -119,6 +119,7 @@ pub struct RequestMetrics {
 struct Known {
     routes: BTreeSet<String>,
     upstreams: BTreeSet<String>,
+    throttles: BTreeSet<String>,
 }
 
 impl Known {
@@ -126,10 +127,12 @@ impl Known {
     fn new<'a>(
         routes: impl IntoIterator<Item = &'a str>,
         upstreams: impl IntoIterator<Item = &'a str>,
+        throttles: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         Self {
             routes: routes.into_iter().chain([""]).map(str::to_owned).collect(),
             upstreams: upstreams.into_iter().map(str::to_owned).collect(),
+            throttles: throttles.into_iter().map(str::to_owned).collect(),
         }
     }
 }
@@ -164,7 +167,7 @@ impl RequestMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let requests = Family::default();
         registry.register("doorward_requests", "Requests that have ended", requests.clone());
-        let duration: Times<RouteLabel> = times();
+        let duration: Times<RouteLabel> = Family::default();
         registry.register(
             "doorward_request_duration_seconds",
             "From the head of a request to the end of its answer",
@@ -198,7 +201,7 @@ impl RequestMetrics {
             "Requests sent to upstreams, by status of the answer or reason of the failure",
             upstream_requests.clone(),
         );
-        let upstream_duration: Times<UpstreamLabel> = times();
+        let upstream_duration: Times<UpstreamLabel> = Family::default();
         registry.register(
             "doorward_upstream_duration_seconds",
             "From choosing a server to the head of its answer",
@@ -223,7 +226,7 @@ impl RequestMetrics {
         Self {
             refusals: refusals(registry),
             by_scheme: Lazy::new(),
-            known: Mutex::new(Known::new([], [])),
+            known: Mutex::new(Known::new([], [], [])),
             requests,
             duration,
             received,
@@ -279,19 +282,23 @@ impl RequestMetrics {
         requests
     }
 
-    /// Forgets the series of all other routes and upstreams: a file that changes often must not fill the memory.
+    /// Forgets the series of all other routes, upstreams and throttles: a file that changes often must not fill the memory.
     pub fn keep<'a>(
         &self,
         routes: impl IntoIterator<Item = &'a str>,
         upstreams: impl IntoIterator<Item = &'a str>,
+        throttles: impl IntoIterator<Item = &'a str>,
     ) {
-        let kept = Known::new(routes, upstreams);
+        let kept = Known::new(routes, upstreams, throttles);
         let mut known = self.known.lock();
         for gone in known.routes.difference(&kept.routes) {
             self.forget_route(gone);
         }
         for gone in known.upstreams.difference(&kept.upstreams) {
             self.forget_upstream(gone);
+        }
+        for gone in known.throttles.difference(&kept.throttles) {
+            self.throttled.remove(&ThrottleLabel { throttle: gone.clone() });
         }
         *known = kept;
     }
@@ -319,7 +326,7 @@ impl RequestMetrics {
     pub fn finished(&self, request: &Finished<'_>, route: Option<&RouteMetrics>) {
         let trace = request.trace;
         let handles = route.unwrap_or(&self.unrouted);
-        let (outcome, class) = (outcome(trace.reason), class(request.status));
+        let (outcome, class) = (outcome(request), class(request.status));
         let place = outcome * CLASSES.len() + class;
         handles.requests.count(place, || {
             let known = self.known.lock();
@@ -328,7 +335,7 @@ impl RequestMetrics {
             let labels = || request_labels(&handles.route, place);
             if is_known { self.requests.get_or_create_owned(&labels()) } else { Counter::default() }
         });
-        handles.duration.observe(request.duration.as_secs_f64());
+        handles.duration.observe(request.duration);
         if request.request_bytes > 0 {
             handles.received.inc_by(request.request_bytes);
         }
@@ -394,7 +401,7 @@ impl RequestMetrics {
             if is_known { self.upstream_requests.get_or_create_owned(&labels()) } else { Counter::default() }
         });
         if trace.upstream_us > 0 {
-            upstream.duration.observe(Duration::from_micros(u64::from(trace.upstream_us)).as_secs_f64());
+            upstream.duration.observe(Duration::from_micros(u64::from(trace.upstream_us)));
         }
         if trace.upstream_attempts > 1 {
             upstream.retries.inc();
@@ -435,9 +442,11 @@ fn request_labels(route: &str, place: usize) -> RequestLabels {
 }
 
 /// Place in [`OUTCOMES`].
-fn outcome(reason: Reason) -> usize {
-    match reason {
-        Reason::None => 0,
+fn outcome(request: &Finished<'_>) -> usize {
+    match request.trace.reason {
+        _ if request.has_passed() => 0,
+        // The upstream says so itself.
+        Reason::None => 2,
         Reason::ClientGone | Reason::BodyAborted => 3,
         reason if is_ours(reason) => 2,
         _ => 1,

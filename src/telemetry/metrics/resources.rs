@@ -1,11 +1,11 @@
 //! What is slow: the store, and passwords.
 
-use crate::telemetry::metrics::{Times, Word, seconds, times};
+use crate::telemetry::metrics::times::Histogram;
+use crate::telemetry::metrics::{Times, Word};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ impl StoreMetrics {
         let began = Instant::now();
         let answer = call.await;
         let label = OperationLabel { operation };
-        self.duration.get_or_create_owned(&label).observe(began.elapsed().as_secs_f64());
+        self.duration.get_or_create_owned(&label).observe(began.elapsed());
         if answer.is_err() {
             self.errors.get_or_create_owned(&label).inc();
         }
@@ -60,7 +60,7 @@ impl StoreMetrics {
 /// Measures for nobody: no registry knows of it.
 impl Default for StoreMetrics {
     fn default() -> Self {
-        Self { duration: times(), errors: Family::default() }
+        Self { duration: Family::default(), errors: Family::default() }
     }
 }
 
@@ -97,15 +97,15 @@ impl PasswordMetrics {
 
     /// A password was hashed.
     pub fn hashed(&self, wait: Duration, time: Duration) {
-        self.wait.observe(wait.as_secs_f64());
-        self.duration.observe(time.as_secs_f64());
+        self.wait.observe(wait);
+        self.duration.observe(time);
     }
 }
 
 /// Measures for nobody: no registry knows of it.
 impl Default for PasswordMetrics {
     fn default() -> Self {
-        Self { duration: seconds(), wait: seconds(), waiting: Gauge::default() }
+        Self { duration: Histogram::default(), wait: Histogram::default(), waiting: Gauge::default() }
     }
 }
 

@@ -211,9 +211,10 @@ impl State {
         }
         for pool in pools {
             let label = ServerLabels { upstream: pool.upstream.clone(), server: pool.server.clone() };
-            self.in_flight.get_or_create_owned(&label).set(signed(pool.in_flight));
-            self.idle.get_or_create_owned(&label).set(signed(pool.idle));
-            self.waiting.get_or_create_owned(&label).set(signed(pool.waiting));
+            // The file may name a server twice.
+            self.in_flight.get_or_create_owned(&label).inc_by(signed(pool.in_flight));
+            self.idle.get_or_create_owned(&label).inc_by(signed(pool.idle));
+            self.waiting.get_or_create_owned(&label).inc_by(signed(pool.waiting));
             self.avoided.get_or_create_owned(&label).set(i64::from(pool.is_avoided));
         }
     }

@@ -11,7 +11,7 @@
 use crate::clock::{Clock, Monotonic};
 use crate::config::{self, Rate, USER_DELAY_MAX};
 use crate::secret::NoRandomness;
-use crate::throttle::counters::{Counters, Usage};
+use crate::throttle::counters::Counters;
 use crate::throttle::keys::{Key, Subject};
 use crate::throttle::waiting::WaitingRoom;
 use crate::trace::{ThrottleState, Trace};
@@ -149,9 +149,9 @@ impl Guard {
         }
     }
 
-    /// How full its table is.
-    pub fn usage(&self) -> Usage {
-        self.counters.usage()
+    /// Its table.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// What is left of the bytes for throttles.
