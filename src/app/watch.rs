@@ -135,14 +135,29 @@ impl Files {
     };
 }
 
-/// Puts files that were replaced on disk in place.
-pub(in crate::app) async fn files(files: Files, reloader: Arc<Reloader>, stop: CancellationToken) {
+/// Puts files that were replaced on disk in place: whatever is replaced from this call on, however late it is polled.
+///
+/// Blocks: it looks at the files.
+pub(in crate::app) fn files(
+    files: Files,
+    reloader: Arc<Reloader>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let known = (files.stamps)(&reloader);
+    follow_files(files, known, reloader, stop)
+}
+
+async fn follow_files(
+    files: Files,
+    mut known: Vec<Option<Stamp>>,
+    reloader: Arc<Reloader>,
+    stop: CancellationToken,
+) {
     let what = files.what;
     let look = |reloader: &Arc<Reloader>| {
         let reloader = Arc::clone(reloader);
         tokio::task::spawn_blocking(move || (files.stamps)(&reloader))
     };
-    let mut known = look(&reloader).await.unwrap_or_default();
     while !stop.is_cancelled() {
         pause(FILES_INTERVAL, &stop).await;
         let Ok(stamps) = look(&reloader).await else { continue };
