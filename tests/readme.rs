@@ -74,6 +74,25 @@ fn every_example_is_a_good_file() {
 }
 
 #[test]
+fn every_example_of_the_documents_is_a_good_file() {
+    let surroundings = Surroundings::new();
+    let mut found = 0;
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for example in blocks(&text, "toml") {
+            let warnings = surroundings.parse(example).warnings;
+            assert!(warnings.is_empty(), "{}: {warnings:#?}\n\n{example}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "{found}");
+}
+
+#[test]
 fn the_smallest_file_is_the_first_example() {
     let readme = read("README.md");
     let first = blocks(&readme, "toml")[0];
@@ -214,9 +233,15 @@ fn every_invariant_names_tests_that_exist() {
 
 #[test]
 fn every_file_that_is_linked_exists() {
-    for document in
-        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs/logs.md", "docs/service.md"]
-    {
+    for document in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "docs/fronting.md",
+        "docs/logs.md",
+        "docs/service.md",
+    ] {
         let text = read(document);
         let folder = root().join(document).parent().unwrap().to_owned();
         for rest in text.split("](").skip(1) {

@@ -24,7 +24,7 @@ const NOBODY: u32 = 65_534;
 fn create_and_kill(home: &Home, number: u64, window: &AtomicU64) -> Option<String> {
     let began = Instant::now();
     let mut child = home.command(&["token", "create", "alice"]).stderr(Stdio::null()).spawn().unwrap();
-    if number / PARALLEL % SPARED == 0 {
+    if (number / PARALLEL).is_multiple_of(SPARED) {
         child.wait().unwrap();
         let took = u64::try_from(began.elapsed().as_micros()).unwrap();
         window.store(took * 3 / 2, Ordering::Relaxed);
