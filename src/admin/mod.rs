@@ -24,7 +24,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 /// Connections that are served at a time; the others wait to be accepted.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 256;
+/// For the head of a request: whoever is slow must not keep a probe waiting.
+const HEADER_TIME: Duration = Duration::from_secs(2);
 /// For one connection in all.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Largest head of a request.
@@ -110,7 +112,10 @@ async fn serve(
     answers: Arc<dyn Answers>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).keep_alive(false).max_buf_size(HEADER_BYTES_MAX);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .keep_alive(false)
+        .max_buf_size(HEADER_BYTES_MAX);
     let service = service_fn(move |request: Request<Incoming>| {
         let answers = Arc::clone(&answers);
         async move {

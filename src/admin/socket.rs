@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -19,13 +19,17 @@ pub struct AdminSocket {
 }
 
 impl AdminSocket {
-    /// Listens; a file of an earlier process gives way.
+    /// Listens; a file that an earlier process left behind gives way. One where somebody answers does so only if `takes_over`:
+    /// it may be another program's.
     ///
     /// # Errors
-    /// If the socket cannot be made there, or there is something that is no socket.
-    pub fn listen(path: &Path) -> io::Result<(Self, UnixListener)> {
+    /// If the socket cannot be made there, or there is something that is no socket, or somebody answers there.
+    pub fn listen(path: &Path, takes_over: bool) -> io::Result<(Self, UnixListener)> {
         if std::fs::symlink_metadata(path).is_ok_and(|found| !is_socket(&found)) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        }
+        if !takes_over && UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
         }
         // Made aside and put in place: an earlier process that is still at its last requests loses nothing, and who
         // asks from now on asks this one.
@@ -76,15 +80,25 @@ mod tests {
     fn its_file_is_its_owners_alone_and_the_newest_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("doorward.sock");
-        let (first, _listener) = AdminSocket::listen(&path).unwrap();
+        let (first, _listener) = AdminSocket::listen(&path, false).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let (second, listener) = AdminSocket::listen(&path).unwrap();
+        assert!(AdminSocket::listen(&path, false).is_err(), "somebody answers there");
+        let (second, listener) = AdminSocket::listen(&path, true).unwrap();
         drop(first);
         listener.set_nonblocking(false).unwrap();
-        let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
         assert!(listener.accept().is_ok(), "who connects reaches the second");
         drop((client, second));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_dead_process_left_gives_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("doorward.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        AdminSocket::listen(&path, false).unwrap();
     }
 
     #[test]
@@ -92,7 +106,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notes.txt");
         std::fs::write(&path, "mine").unwrap();
-        AdminSocket::listen(&path).unwrap_err();
+        AdminSocket::listen(&path, true).unwrap_err();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }

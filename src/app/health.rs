@@ -19,11 +19,13 @@ pub(in crate::app) enum Part {
     Certificates,
     /// The files of trust anchors of upstreams were refused; those before are believed.
     Anchors,
+    /// The log's file could not be opened anew; lines still go to the one that was open.
+    Log,
 }
 
 impl Part {
-    pub(in crate::app) const ALL: [Self; 5] =
-        [Self::Store, Self::StoreWrites, Self::Configuration, Self::Certificates, Self::Anchors];
+    pub(in crate::app) const ALL: [Self; 6] =
+        [Self::Store, Self::StoreWrites, Self::Configuration, Self::Certificates, Self::Anchors, Self::Log];
 
     pub(in crate::app) fn name(self) -> &'static str {
         match self {
@@ -32,6 +34,7 @@ impl Part {
             Self::Configuration => "configuration",
             Self::Certificates => "certificates",
             Self::Anchors => "trust-anchors",
+            Self::Log => "log",
         }
     }
 }

@@ -252,7 +252,9 @@ impl Running {
         });
         let (metrics, health) = (Arc::clone(&overview.metrics), Arc::clone(&overview.health));
         // First of all: whoever asks learns that it is starting.
-        let admin_address = admin::start_address(&config.listen, &inherited, &slow, &overview)?;
+        // Sockets that are handed over outlive one process, and the next one starts while it still serves.
+        let takes_over = !inherited.is_empty();
+        let admin_address = admin::start_address(&config.listen, takes_over, &slow, &overview)?;
         let certificate = certificates(config)?.first().map(|files| files.cert.clone()).unwrap_or_default();
         let deployment_key = deployment::key(&config.deployment.key)?;
         let backing = slow.block_on(Backing::open_measured(config, &options.clock, &metrics))?;
@@ -264,7 +266,7 @@ impl Running {
         let background = TaskTracker::new();
         let Sockets { https: addresses, http: http_addresses, by_core } =
             Sockets::open(&config.listen, inherited, workers)?;
-        let limiting = Limiting::new(config, &options.clock)?;
+        let limiting = Limiting::new(config, &options.clock, slow.handle())?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(
@@ -297,7 +299,7 @@ impl Running {
             background.spawn_on(watch::files(files, Arc::clone(&reloader), stop.clone()), slow.handle());
         }
         // Nothing fails any more for what the file says.
-        let admin_socket = admin::start_socket(&config.listen, &slow, &overview)?;
+        let admin_socket = admin::start_socket(&config.listen, takes_over, &slow, &overview)?;
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(by_core, config.limits.drain_time)?;
         let StoreUrl::Sqlite(path) = &config.store.url;

@@ -8,7 +8,7 @@ use crate::authenticate::scheme::Scheme;
 use crate::authenticate::schemes::token::{TokenScheme, TokenSource};
 use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
-use crate::config::{self, Config, Permission, Route, SchemeConfig, Share};
+use crate::config::{self, Config, Limits, Permission, Route, SchemeConfig, Share};
 use crate::endpoint::obtain_token::ObtainToken;
 use crate::forward::upstream::{Trust, Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
@@ -118,15 +118,12 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         identity.auth_type.as_ref(),
     ];
     let schemes = schemes(parts);
-    // The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up
-    // that was cut off from outside could not.
-    let slow = SlowSide::new(parts.slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2));
     let limiting = parts.limiting;
     let planned = parts
         .config
         .routes
         .iter()
-        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &slow, limiting)?)));
+        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, limiting)?)));
     let mut process = [0; 8];
     getrandom::fill(&mut process).map_err(|_| NoRandomness)?;
     Ok(Gateway {
@@ -177,7 +174,7 @@ fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHtt
             reaction: config.tokens.on_exposed_token,
             runtime: parts.slow.clone(),
             tasks: parts.background.clone(),
-            places: Arc::new(Semaphore::new(PENDING_MAX)),
+            places: Arc::clone(&parts.limiting.exposures),
         },
     }
 }
@@ -213,9 +210,15 @@ fn place(config: &Config, route: &Route) -> Place {
     Place { host: route.host.clone(), path: route.path.clone(), methods: route.methods.clone(), ignores_case }
 }
 
-/// What counts requests: one for all routes and all cores.
+/// What counts requests, and bounds what waits for the slow side: one for all routes and cores, and for every plan, or a
+/// reload would let as many in again.
 #[derive(Debug)]
 pub(in crate::app) struct Limiting {
+    lookups: SlowSide,
+    /// Of `lookups`.
+    store_pending: usize,
+    logins: SlowSide,
+    exposures: Arc<Semaphore>,
     counters: Arc<Counters>,
     guard: Arc<Guard>,
     alarm: Arc<ProxyAlarm>,
@@ -239,9 +242,17 @@ impl Tables {
 }
 
 impl Limiting {
-    pub(in crate::app) fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, NoRandomness> {
+    pub(in crate::app) fn new(
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        slow: &Handle,
+    ) -> Result<Self, NoRandomness> {
         let bytes = config.limits.throttle_bytes;
         Ok(Self {
+            lookups: lookups(&config.limits, slow),
+            store_pending: config.limits.store_pending,
+            logins: logins(&config.limits, slow),
+            exposures: Arc::new(Semaphore::new(PENDING_MAX)),
             counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
             guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
@@ -252,8 +263,14 @@ impl Limiting {
     }
 
     /// For another configuration; what was counted stays counted.
-    pub(in crate::app) fn with(&self, config: &Config) -> Self {
+    pub(in crate::app) fn with(&self, config: &Config, slow: &Handle) -> Self {
+        let store_pending = config.limits.store_pending;
+        let is_same = store_pending == self.store_pending;
         Self {
+            lookups: if is_same { self.lookups.clone() } else { lookups(&config.limits, slow) },
+            store_pending,
+            logins: self.logins.clone(),
+            exposures: Arc::clone(&self.exposures),
             counters: Arc::clone(&self.counters),
             guard: Arc::new(self.guard.with(&config.authentication.guard)),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
@@ -284,15 +301,9 @@ fn throttles<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item = &
     route.throttles.iter().filter_map(|number| config.throttles.get(*number))
 }
 
-fn plan(
-    parts: &Parts<'_>,
-    route: &Route,
-    schemes: &[Arc<dyn Scheme>],
-    slow: &SlowSide,
-    limiting: &Limiting,
-) -> Option<Plan> {
+fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], limiting: &Limiting) -> Option<Plan> {
     let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
-    let authenticator = Authenticator::new(named.collect::<Option<_>>()?, slow.clone());
+    let authenticator = Authenticator::new(named.collect::<Option<_>>()?, limiting.lookups.clone());
     let limits = &parts.config.limits;
     let (action, upstream) = match route.action {
         config::Action::Forward { upstream } => {
@@ -314,7 +325,7 @@ fn plan(
                 credentials: Arc::clone(&parts.backing.credentials),
                 guard: Arc::clone(&limiting.guard),
                 clock: Arc::clone(&limiting.clock),
-                slow: logins(parts),
+                slow: limiting.logins.clone(),
                 body_time: limits.body_idle,
                 bodies: Arc::clone(&limiting.bodies),
                 too_many: Arc::clone(&limiting.too_many),
@@ -343,11 +354,17 @@ fn plan(
     })
 }
 
+/// The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up that
+/// was cut off from outside could not.
+fn lookups(limits: &Limits, slow: &Handle) -> SlowSide {
+    SlowSide::new(slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2))
+}
+
 /// Logins have places of their own, so that a flood of them takes none from look-ups: those whose password waits or
 /// is being checked, and as many that ask the store.
-fn logins(parts: &Parts<'_>) -> SlowSide {
-    let places = parts.config.limits.password_queue.saturating_mul(2).saturating_add(LOGINS_AT_STORE);
-    SlowSide::new(parts.slow.clone(), places, LOGIN_TIME)
+fn logins(limits: &Limits, slow: &Handle) -> SlowSide {
+    let places = limits.password_queue.saturating_mul(2).saturating_add(LOGINS_AT_STORE);
+    SlowSide::new(slow.clone(), places, LOGIN_TIME)
 }
 
 fn forward_headers(config: &Config, route: &Route) -> ForwardHeaders {

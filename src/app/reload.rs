@@ -121,6 +121,11 @@ impl Reloader {
         self.kept.health.configured(false);
     }
 
+    /// Notes whether the log's file could be opened anew.
+    pub fn log_works(&self, works: bool) {
+        self.kept.health.works(Part::Log, works);
+    }
+
     fn configure(&self, config: &Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut current = self.current.lock();
         let restart = needs_restart(&current.config, config);
@@ -128,7 +133,7 @@ impl Reloader {
         // Cores are made once.
         let workers = config.listen.workers.get();
         let upstreams = plan::upstreams(config, workers, &self.upstreams.load())?;
-        let limiting = current.limiting.with(config);
+        let limiting = current.limiting.with(config, &self.kept.slow);
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
         let certificates = tls::facts(&certificates(config).map_err(AppError::from)?);
         // Nothing fails from here on.
@@ -357,4 +362,30 @@ fn merged(started: &Config, new: &Config) -> Config {
     merged.limits.store_time = started.limits.store_time;
     merged.limits.drain_time = started.limits.drain_time;
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+    use std::time::Duration;
+
+    fn config(text: &str) -> Config {
+        let source = Source { name: String::new(), directory: std::env::temp_dir(), environment: |_| None };
+        let routes =
+            "[upstreams.a]\nservers = [\"http://127.0.0.1:1\"]\n[routes.a]\npath = \"/\"\nupstream = \"a\"\n";
+        Config::parse(&format!("{text}\n{routes}"), &source).unwrap().config
+    }
+
+    #[test]
+    fn what_a_start_has_set_stays_and_the_rest_is_new() {
+        let started = config("[listen]\nhttps_port = 1\n[limits]\nstore_time = \"5s\"");
+        let new = config(
+            "[listen]\nhttps = [\"127.0.0.1:7\"]\nhttps_port = 2\n[limits]\nstore_time = \"1s\"\nstore_pending = 7",
+        );
+        assert_eq!(needs_restart(&started, &new), ["[listen] https", "[limits] store_time"]);
+        let merged = merged(&started, &new);
+        assert_eq!((merged.listen.https_port, &merged.listen.https), (Some(2), &started.listen.https));
+        assert_eq!((merged.limits.store_time, merged.limits.store_pending), (Duration::from_secs(5), 7));
+    }
 }

@@ -1,7 +1,7 @@
 //! The log as the configuration has it, and as it has it after a reload.
 
 use crate::app::Options;
-use crate::cli::tell::Failure;
+use crate::cli::tell::{Failure, chain, tell};
 use crate::config::{self, LogFormat, Share};
 use crate::telemetry::{AccessLog, Format, LogGuard, LogHandle, LogSettings, start_log};
 use parking_lot::Mutex;
@@ -37,30 +37,33 @@ impl Log {
         Options { observer: Arc::clone(&self.access) as _, ..Options::default() }
     }
 
-    /// Puts another configuration in place; the format stays.
-    pub(in crate::cli) fn set(&self, log: &config::Log) {
+    /// Puts another configuration in place; the format stays. Whether its file could be opened.
+    pub(in crate::cli) fn set(&self, log: &config::Log) -> bool {
         self.handle.set_level(log.level.into());
         self.access.set_passes(one_of(log.passes));
-        if *self.file.lock() != log.file {
-            self.open(log.file.clone());
-        }
+        let is_same = *self.file.lock() == log.file;
+        is_same || self.open(log.file.clone())
     }
 
-    /// Opens the file anew, since it may have been moved.
-    pub(in crate::cli) fn reopen(&self) {
+    /// Opens the file anew, since it may have been moved. Whether it could be.
+    pub(in crate::cli) fn reopen(&self) -> bool {
         let file = self.file.lock().clone();
-        if file.is_some() {
-            self.open(file);
-        }
+        file.is_none() || self.open(file)
     }
 
     /// What cannot be opened leaves everything as it was.
-    fn open(&self, file: Option<PathBuf>) {
+    fn open(&self, file: Option<PathBuf>) -> bool {
         match self.handle.reopen(file.as_deref()) {
-            Ok(()) => *self.file.lock() = file,
+            Ok(()) => {
+                *self.file.lock() = file;
+                true
+            }
             Err(error) => {
+                // The file that is open may be one that nobody finds any more.
+                tell(&format!("{}: the log is still written to the file that was open", chain(&error)));
                 let error = &error as &dyn Error;
                 tracing::error!(error, "the log is still written to the file that was open");
+                false
             }
         }
     }

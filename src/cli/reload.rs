@@ -10,7 +10,7 @@ use std::path::Path;
 /// Opens the log's file anew; reads the configuration anew and puts it in place, or says in the log why not.
 pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader, log: &Log) -> Outcome {
     // Whoever moved it waits for that, however broken the configuration is; and what is told goes to the new one.
-    log.reopen();
+    reloader.log_works(log.reopen());
     let loaded = match Config::load(path) {
         Ok(loaded) => loaded,
         Err(ConfigError::Problems(faulty)) => {
@@ -33,7 +33,7 @@ pub(in crate::cli) fn reload(path: &Path, reloader: &Reloader, log: &Log) -> Out
     }
     match reloader.reload(&loaded.config) {
         Ok(restart) => {
-            log.set(&loaded.config.log);
+            reloader.log_works(log.set(&loaded.config.log));
             for key in restart {
                 tracing::warn!(key, "changed, and takes effect after a restart");
             }

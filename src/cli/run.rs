@@ -78,6 +78,8 @@ fn check(path: &Path) -> Result<(), Failure> {
 fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     // First of all, while there is but one thread.
     let inherited = Inherited::take()?;
+    // From before it is read: what is written meanwhile is a change.
+    let watched = options.watch.then(|| (path, Stamp::of(path)));
     let config = load(path)?.config;
     let (log, guard) = Log::start(&config.log)?;
     let stop = StopSignals::listen()?;
@@ -85,7 +87,7 @@ fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     log_summary(&config, &running);
     let (file, reloader) = (path.to_owned(), Arc::clone(running.reloader()));
     let reload: Reload = Arc::new(move || reload(&file, &reloader, &log));
-    let code = stop.wait(move || running.stop(), &reload, options.watch.then_some(path))?;
+    let code = stop.wait(move || running.stop(), &reload, watched)?;
     drop(guard);
     Ok(code)
 }
@@ -114,16 +116,19 @@ fn explain_taken(error: AppError) -> Failure {
     }
 }
 
-/// Waits until the file is another one than it was known as, and there is one.
-async fn changed(file: Option<&Path>, known: &mut Option<Stamp>) {
-    let Some(file) = file else { return std::future::pending().await };
+/// Waits until the file is another one than it was known as, there is one, and it is not being written any more: two
+/// looks see the same.
+async fn changed(file: Option<&Path>, known: &mut Option<Option<Stamp>>) {
+    let (Some(file), Some(known)) = (file, known) else { return std::future::pending().await };
+    let mut seen = *known;
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
         let stamp = Stamp::of(file);
-        if stamp.is_some() && stamp != *known {
+        if stamp.is_some() && stamp != *known && stamp == seen {
             *known = stamp;
             return;
         }
+        seen = stamp;
     }
 }
 
@@ -181,18 +186,18 @@ impl StopSignals {
         self,
         stop: impl FnOnce() + Send + 'static,
         reload: &Reload,
-        watched: Option<&Path>,
+        watched: Option<(&Path, Option<Stamp>)>,
     ) -> Result<ExitCode, Failure> {
         let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
         manager::tell(Moment::Serving);
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             let reloads = async {
                 // One after the other; signals that come meanwhile are one.
-                let mut known = watched.and_then(Stamp::of);
+                let (file, mut known) = watched.unzip();
                 loop {
                     tokio::select! {
                         _ = hangup.recv() => {}
-                        () = changed(watched, &mut known) => {}
+                        () = changed(file, &mut known) => {}
                     }
                     let reload = Arc::clone(reload);
                     manager::tell(Moment::Reloading);
@@ -217,7 +222,10 @@ impl StopSignals {
                 _ = terminate.recv() => Ok(signalled(SIGTERM)),
                 _ = interrupt.recv() => Ok(signalled(SIGINT)),
             }
-        })
+        });
+        // A reload that hangs at a file holds nobody.
+        runtime.shutdown_background();
+        ended
     }
 
     /// Does something that ends by itself, on a thread of its own. A signal asks it by `stop` to end early; a second

@@ -33,9 +33,7 @@ pub(in crate::cli) fn run(config: &Path, wanted: &ShowStatus) -> Result<(), Fail
         Some(path) => path.clone(),
         None => named(config)?,
     };
-    let answer = ask(&socket).map_err(|error| {
-        format!("no gateway answers on {}: {error}; is `doorward serve` running?", socket.display())
-    })?;
+    let answer = ask_in_time(&socket)?;
     let status: Status = serde_json::from_str(&answer)
         .map_err(|error| format!("what answers on {} is no doorward: {error}", socket.display()))?;
     if wanted.json {
@@ -59,10 +57,25 @@ fn named(config: &Path) -> Result<PathBuf, Failure> {
     socket.ok_or_else(|| format!("admin_socket is \"off\" in {}", config.display()).into())
 }
 
+/// In time, whoever it is that answers, and however slowly.
+fn ask_in_time(socket: &Path) -> Result<String, Failure> {
+    let (answers, wait) = std::sync::mpsc::channel();
+    let path = socket.to_owned();
+    // It ends with the process at the latest.
+    std::thread::spawn(move || answers.send(ask(&path)));
+    let socket = socket.display();
+    match wait.recv_timeout(TIME_MAX) {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            let error = clean(&error.to_string());
+            Err(format!("no gateway answers on {socket}: {error}; is `doorward serve` running?").into())
+        }
+        Err(_) => Err(format!("the gateway on {socket} has not answered within {TIME_MAX:?}").into()),
+    }
+}
+
 fn ask(socket: &Path) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIME_MAX))?;
-    stream.set_write_timeout(Some(TIME_MAX))?;
     stream.write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;

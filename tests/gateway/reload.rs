@@ -3,6 +3,7 @@
 use crate::harness::client::{Client, Protocol, Request, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::program::{Program, make_alice};
+use crate::harness::scrape::ask;
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::assert_own;
 use doorward::app::Options;
@@ -31,8 +32,12 @@ pub(crate) fn reload(gateway: &TestGateway, text: &str) -> Vec<&'static str> {
 }
 
 pub(crate) fn parse(gateway: &TestGateway, text: &str) -> Config {
+    parse_in(gateway.directory(), text)
+}
+
+fn parse_in(directory: &std::path::Path, text: &str) -> Config {
     let name = "doorward.toml".to_owned();
-    let source = Source { name, directory: gateway.directory().to_owned(), environment: |_| None };
+    let source = Source { name, directory: directory.to_owned(), environment: |_| None };
     Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}")).config
 }
 
@@ -125,6 +130,64 @@ fn a_key_of_another_certificate_keeps_the_old_plan() {
     let client = Client::new(Protocol::Http1, gateway.address());
     // 401, not 404: the old route is there.
     assert_own(&runtime().block_on(client.send(Request::get("/x"))), 401);
+}
+
+/// A certificate that is read without an end stands for a disk that hangs.
+#[test]
+fn a_reload_that_hangs_keeps_nobody_waiting_who_asks_how_it_stands() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["gateway.test".to_owned()]).unwrap();
+    let (cert, key) = (directory.path().join("a.pem"), directory.path().join("a.key"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let text = config(&upstream, "").replace("workers", "admin = \"127.0.0.1:0\"\nworkers")
+        + "[tls]\ncertificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
+    let gateway = TestGateway::start_in(directory.path(), &text, Options::default()).unwrap();
+    let other = parse_in(directory.path(), &text);
+    std::fs::remove_file(&cert).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&cert).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let reloading = scope.spawn(|| gateway.running().reloader().reload(&other).is_ok());
+        // Open for both, so that this does not wait; the reload reads without an end from now on.
+        let held = std::fs::File::options().read(true).write(true).open(&cert).unwrap();
+        pause(200);
+        let admin = gateway.running().admin_address().unwrap();
+        let asked = runtime().block_on(async {
+            let mut answers = Vec::new();
+            for path in ["/metrics", "/readyz", "/metrics"] {
+                answers.push(tokio::time::timeout(Duration::from_secs(5), ask(admin, "GET", path)).await);
+            }
+            answers
+        });
+        let is_reloading = !reloading.is_finished();
+        std::io::Write::write_all(&mut &held, made.cert.pem().as_bytes()).unwrap();
+        drop(held);
+        assert!(reloading.join().unwrap());
+        assert!(is_reloading, "the reload has not waited: nothing was shown");
+        assert!(asked.iter().all(|answer| answer.as_ref().is_ok_and(|reply| reply.status == 200)));
+    });
+}
+
+#[test]
+fn a_gateway_that_cannot_start_leaves_the_socket_of_another_alone() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let good = config(&upstream, "");
+    let gateway = TestGateway::start_in(directory.path(), &good, Options::default()).unwrap();
+    let socket = directory.path().join("doorward.sock");
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    for name in ["one", "two"] {
+        let made = rcgen::generate_simple_self_signed(vec!["other.test".to_owned()]).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.key")), made.signing_key.serialize_pem())
+            .unwrap();
+    }
+    // Another port each time, so that only the key of another certificate stops it.
+    let bad = good + "[tls]\ncertificates = [{ cert = \"one.pem\", key = \"two.key\" }]\n";
+    assert!(TestGateway::start_in(directory.path(), &bad, Options::default()).is_err());
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok(), "the first one's socket is gone");
+    drop(gateway);
 }
 
 /// Plans A and B differ in the route's path prefix that is taken away and in the identity's name, which one request

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Upper bounds of the buckets, in seconds: from a cached answer to one that took too long. The last has none.
 const BOUNDS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, f64::MAX];
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, f64::INFINITY];
 
 /// Counts times; clones count together.
 #[derive(Debug, Clone, Default)]
