@@ -6,8 +6,11 @@ use crate::harness::program::{Program, make_alice};
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::assert_own;
 use doorward::app::Options;
+use doorward::clock::{ManualClock, UnixSeconds};
 use doorward::config::{Config, Source};
 use rustix::process::{Signal, kill_process};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -300,4 +303,98 @@ fn certificates_replaced_on_disk_are_picked_up_and_a_wrong_key_keeps_the_old_pai
         assert!(since.elapsed() < Duration::from_secs(10), "a good pair after a bad one is not served");
         pause(20);
     }
+}
+
+/// Writes `a.pem` and `a.key`, good in these years; yields the certificate.
+fn pair(directory: &Path, years: Range<i32>) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    std::fs::write(directory.join("a.pem"), made.pem()).unwrap();
+    std::fs::write(directory.join("a.key"), key.serialize_pem()).unwrap();
+    made.der().to_vec()
+}
+
+const PAIR: &str = "[tls]\ncertificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
+
+/// Waits until new connections see this certificate.
+fn until_seen(gateway: &TestGateway, certificate: &[u8]) {
+    let since = tokio::time::Instant::now();
+    while certificate_seen(gateway) != certificate {
+        assert!(since.elapsed() < Duration::from_secs(15), "it is not served");
+        pause(20);
+    }
+}
+
+#[test]
+fn a_certificate_that_has_ended_or_not_begun_takes_the_place_of_no_good_one() {
+    const DAY: Duration = Duration::from_hours(24);
+    let upstream = TestUpstream::start();
+    let text = config(&upstream, PAIR);
+    let directory = tempfile::tempdir().unwrap();
+    let parse = || {
+        let name = "doorward.toml".to_owned();
+        let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
+        Config::parse(&text, &source).unwrap().config
+    };
+    // September of 2001.
+    let clock = Arc::new(ManualClock::new(UnixSeconds(1_000_000_000)));
+    let options = Options { clock: Arc::<ManualClock>::clone(&clock), ..Options::default() };
+    let good = pair(directory.path(), 2000..2010);
+    let gateway = TestGateway::start_in(directory.path(), &text, options).unwrap();
+    pair(directory.path(), 1990..2001);
+    pause(2_500);
+    assert_eq!(certificate_seen(&gateway), good, "by the watcher");
+    let error = gateway.running().reloader().reload(&parse()).unwrap_err();
+    assert!(format!("{error:?}").contains("has ended (Jan  1 00:00:00 2001"), "{error:?}");
+    assert_eq!(certificate_seen(&gateway), good, "by a reload");
+    let early = pair(directory.path(), 2002..2020);
+    pause(2_500);
+    let error = gateway.running().reloader().reload(&parse()).unwrap_err();
+    assert!(format!("{error:?}").contains("is not valid yet (before Jan  1 00:00:00 2002"), "{error:?}");
+    assert_eq!(certificate_seen(&gateway), good);
+    // Nobody touches the files; the time comes by itself.
+    clock.advance(150 * DAY);
+    until_seen(&gateway, &early);
+    // Once the pair in use has ended, another one that has is no worse.
+    clock.advance(20 * 366 * DAY);
+    let ended = pair(directory.path(), 2003..2019);
+    until_seen(&gateway, &ended);
+    gateway.running().reloader().reload(&parse()).unwrap();
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_a_warning_at_start_and_an_error_of_check() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    pair(directory.path(), 2000..2021);
+    std::fs::write(directory.path().join("doorward.toml"), config(&upstream, PAIR)).unwrap();
+    let program = |command: &str| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        program.arg(command).current_dir(directory.path());
+        program
+    };
+    let checked = program("check").output().unwrap();
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{told}");
+    assert!(told.contains("a.pem has ended (Jan  1 00:00:00 2021"), "{told}");
+    let log = directory.path().join("log");
+    let mut serving = program("serve").stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let since = tokio::time::Instant::now();
+    let logged = loop {
+        let logged = std::fs::read_to_string(&log).unwrap();
+        if logged.contains("listening for HTTPS") || since.elapsed() > Duration::from_secs(20) {
+            break logged;
+        }
+        pause(20);
+    };
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    assert!(logged.contains("listening for HTTPS"), "{logged}");
+    let warned = |line: &str| line.contains("WARN") && line.contains("a.pem has ended");
+    assert!(logged.lines().any(warned), "{logged}");
+    pair(directory.path(), 2000..2100);
+    assert!(program("check").output().unwrap().status.success());
 }
