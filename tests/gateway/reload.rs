@@ -1,5 +1,6 @@
 //! Another configuration while requests are served: at once, whole, or not at all.
 
+use crate::harness::PATIENCE;
 use crate::harness::client::{Client, Protocol, Request, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::program::{Program, make_alice};
@@ -397,4 +398,50 @@ fn a_certificate_that_has_ended_is_a_warning_at_start_and_an_error_of_check() {
     assert!(logged.lines().any(warned), "{logged}");
     pair(directory.path(), 2000..2100);
     assert!(program("check").output().unwrap().status.success());
+}
+
+#[test]
+fn a_system_without_trust_anchors_is_refused_where_they_are_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, bundle) = (directory.path().join("doorward.toml"), directory.path().join("bundle.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["upstream.test".to_owned()]).unwrap();
+    let text = |more: &str| {
+        format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n[upstreams.legacy]\n\
+             servers = [\"https://127.0.0.1:9\"]\n{more}\n\n[routes.everything]\npath = \"/\"\nupstream = \"legacy\"\n"
+        )
+    };
+    let serve = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("serve").env("SSL_CERT_FILE", &bundle).env_remove("SSL_CERT_DIR");
+        command.current_dir(directory.path()).kill_on_drop(true);
+        command
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        std::fs::write(&file, text("")).unwrap();
+        std::fs::write(&bundle, made.cert.pem()).unwrap();
+        let program = Program::start_by(serve(), directory.path()).await;
+        for gone in [false, true] {
+            if gone {
+                std::fs::remove_file(&bundle).unwrap()
+            } else {
+                std::fs::write(&bundle, "").unwrap()
+            }
+            kill_process(program.id(), Signal::HUP).unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let lines = program.stop().await;
+        let refused = |line: &&String| line.contains("not reloaded") && line.contains("no trust anchors");
+        assert_eq!(lines.iter().filter(refused).count(), 2, "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("No such file")), "{lines:#?}");
+        let started = tokio::time::timeout(PATIENCE, serve().output()).await.expect("it starts").unwrap();
+        let told = String::from_utf8(started.stderr).unwrap();
+        assert_eq!(started.status.code(), Some(1), "{told}");
+        assert!(told.contains("the upstream legacy") && told.contains("no trust anchors"), "{told}");
+        // Nobody needs them.
+        std::fs::write(directory.path().join("own.pem"), made.cert.pem()).unwrap();
+        std::fs::write(&file, text("ca = \"own.pem\"")).unwrap();
+        Program::start_by(serve(), directory.path()).await.stop().await;
+    });
 }
