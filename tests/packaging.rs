@@ -2,13 +2,20 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use doorward::accept::tls::self_signed;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Ten times the exposure that `systemd-analyze security` may find at most; docs/service.md names it.
 const EXPOSURE_MAX: u32 = 12;
+/// Longest time until an example serves.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
 const UNITS: [&str; 3] = ["doorward.service", "doorward.socket", "doorward-http.socket"];
 
 fn root() -> PathBuf {
@@ -91,25 +98,88 @@ fn the_sockets_are_named_as_the_lists_of_the_file() {
     }
 }
 
-#[test]
-fn everything_that_is_packed_exists() {
+/// How cargo-deb packs.
+fn deb() -> toml::Table {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
-    let deb = &manifest["package"]["metadata"]["deb"];
+    manifest["package"]["metadata"]["deb"].as_table().unwrap().clone()
+}
+
+/// Files that are packed, by their place on the machine; not what scripts/package builds.
+fn packed() -> BTreeMap<PathBuf, String> {
+    let deb = deb();
     let assets = deb["assets"].as_array().unwrap();
-    assert!(assets.len() > 10);
+    let mut packed = BTreeMap::new();
     for asset in assets {
-        let source = asset[0].as_str().unwrap();
-        // What scripts/package builds, and what is there.
-        if !source.starts_with("target/release/") {
-            let path = root().join(source.replace("/*.toml", ""));
-            assert!(path.exists(), "{source}");
+        let (source, place) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+        if source.starts_with("target/release/") {
+            continue;
+        }
+        let (folder, name) = source.rsplit_once('/').unwrap_or(("", source));
+        let names: Vec<_> = match name.strip_prefix('*') {
+            Some(ending) => names_in(folder).into_iter().filter(|name| name.ends_with(ending)).collect(),
+            None => vec![name.to_owned()],
+        };
+        assert!(!names.is_empty(), "{source}");
+        for name in names {
+            let source = Path::new(folder).join(&name);
+            assert!(root().join(&source).is_file(), "{}", source.display());
+            let place = if place.ends_with('/') { Path::new(place).join(&name) } else { place.into() };
+            packed.insert(place, source.to_str().unwrap().to_owned());
         }
     }
-    for unit in UNITS {
-        let packed = |asset: &toml::Value| asset[0].as_str() == Some(&format!("packaging/systemd/{unit}"));
-        assert!(assets.iter().any(packed), "{unit}");
+    packed
+}
+
+fn names_in(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Files that a document links to, by their places.
+fn linked(document: &Path, text: &str) -> Vec<PathBuf> {
+    let targets = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+    let files = targets.filter(|target| !target.is_empty() && !target.contains(':'));
+    let place = |target: &str| {
+        let mut place = document.parent().unwrap().to_owned();
+        for part in target.split('/') {
+            match part {
+                ".." => assert!(place.pop(), "{target}"),
+                part => place.push(part),
+            }
+        }
+        place
+    };
+    files.map(place).collect()
+}
+
+#[test]
+fn everything_that_is_packed_exists_and_so_does_what_it_names() {
+    let packed = packed();
+    assert!(packed.len() > 25, "{packed:#?}");
+    let (mut links, mut names) = (0, 0);
+    for (place, source) in &packed {
+        let text = read(source);
+        if source.ends_with(".md") {
+            for linked in linked(place, &text) {
+                assert!(packed.contains_key(&linked), "{source} links to {}", linked.display());
+                links += 1;
+            }
+        }
+        for rest in text.split("/usr/share/doc/doorward/").skip(1) {
+            let name = rest.split([' ', '\n', '`', ')']).next().unwrap().trim_end_matches('.');
+            let named = Path::new("usr/share/doc/doorward").join(name);
+            assert!(packed.contains_key(&named), "{source} names {}", named.display());
+            names += 1;
+        }
     }
-    let scripts = root().join(deb["maintainer-scripts"].as_str().unwrap());
+    assert!(links > 20 && names >= 4, "{links} {names}");
+    for wanted in names_in("docs").into_iter().map(|name| format!("docs/{name}")) {
+        assert!(packed.values().any(|source| *source == wanted), "{wanted}");
+    }
+    for unit in UNITS {
+        assert!(packed.values().any(|source| *source == format!("packaging/systemd/{unit}")), "{unit}");
+    }
+    let scripts = root().join(deb()["maintainer-scripts"].as_str().unwrap());
     for script in ["postinst", "prerm", "postrm"] {
         let path = scripts.join(script);
         assert!(Command::new("sh").arg("-n").arg(&path).status().unwrap().success(), "{script}");
@@ -139,8 +209,8 @@ fn examples() -> Vec<(String, String)> {
     found
 }
 
-/// What `doorward check` says to a file, where its certificates are.
-fn check(text: &str) -> (bool, String) {
+/// A directory with this file, and the certificates that examples name.
+fn site(text: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let certs = directory.path().join("certs");
     let made = self_signed(&certs, &["example.com".to_owned()]).unwrap();
@@ -149,10 +219,16 @@ fn check(text: &str) -> (bool, String) {
         fs::copy(&made.cert, certs.join(format!("{name}.crt"))).unwrap();
         fs::copy(&made.key, certs.join(format!("{name}.key"))).unwrap();
     }
-    let path: &Path = &directory.path().join("doorward.toml");
-    fs::write(path, text).unwrap();
+    fs::write(directory.path().join("doorward.toml"), text).unwrap();
+    directory
+}
+
+/// What `doorward check` says to a file, where its certificates are.
+fn check(text: &str) -> (bool, String) {
+    let directory = site(text);
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-    let output = command.arg("--config").arg(path).arg("check").output().unwrap();
+    let output =
+        command.arg("--config").arg(directory.path().join("doorward.toml")).arg("check").output().unwrap();
     (output.status.success(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -170,6 +246,58 @@ fn every_example_is_a_good_file_without_a_warning() {
     }
     // A file that is not good is found.
     assert!(!check(&examples[0].1.replace("[upstreams.", "[upstream.")).0);
+}
+
+/// The same configuration on free ports, with its state beside the file.
+fn movable(text: &str) -> String {
+    let here = text.replace("/var/lib/doorward/", "").replace("/run/doorward/", "");
+    let mut file: toml::Table = here.parse().unwrap();
+    let listen = file.entry("listen").or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap();
+    let free: toml::Value = vec!["127.0.0.1:0"].into();
+    for list in ["https", "http"] {
+        if list == "https" || listen.contains_key(list) {
+            listen.insert(list.to_owned(), free.clone());
+        }
+    }
+    file.to_string()
+}
+
+/// What `/readyz` says over the admin socket.
+fn readiness(socket: &Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn every_example_serves() {
+    for (name, text) in examples() {
+        let directory = site(&movable(&text));
+        let log = directory.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("serve").current_dir(directory.path()).stderr(fs::File::create(&log).unwrap());
+        let mut program = command.spawn().unwrap();
+        let socket = directory.path().join("doorward.sock");
+        let since = Instant::now();
+        let mut ready = String::new();
+        while !ready.starts_with("HTTP/1.1 200 ")
+            && program.try_wait().unwrap().is_none()
+            && since.elapsed() < START_TIME_MAX
+        {
+            std::thread::sleep(Duration::from_millis(20));
+            ready = readiness(&socket).unwrap_or_else(|error| error.to_string());
+        }
+        // It may have ended by itself.
+        program.kill().unwrap_or_default();
+        program.wait().unwrap();
+        let logged = fs::read_to_string(&log).unwrap();
+        assert!(ready.starts_with("HTTP/1.1 200 "), "{name}: {ready}\n{logged}");
+        assert!(!logged.contains(" WARN ") && !logged.contains(" ERROR "), "{name}: {logged}");
+        assert!(logged.contains("listening for HTTPS"), "{name}: {logged}");
+        assert_eq!(logged.contains("listening for HTTP,"), text.contains("\nhttp = "), "{name}: {logged}");
+    }
 }
 
 #[test]

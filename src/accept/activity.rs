@@ -44,6 +44,8 @@ pub struct Activity {
     last: AtomicU64,
     /// Since when a request's head is being received; 0: none is.
     head_since: AtomicU64,
+    /// Nothing came from the client yet: it may never want anything (browsers connect in advance).
+    is_silent: AtomicBool,
     /// Heads can be told from other traffic: over HTTP/1.1, and before the first request.
     tells_heads: AtomicBool,
 }
@@ -69,6 +71,7 @@ impl Activity {
             waits_for_client: AtomicUsize::new(0),
             last: AtomicU64::new(now),
             head_since: AtomicU64::new(now),
+            is_silent: AtomicBool::new(true),
             tells_heads: AtomicBool::new(true),
         }
     }
@@ -78,8 +81,23 @@ impl Activity {
         self.last.store(self.clock.monotonic().0, Ordering::Relaxed);
     }
 
+    /// No first request is due any more, if it has not begun to come: the connection is as idle as between two, and its
+    /// head has its time from its first byte on. Whether that is so; over HTTP/2 (`is_http2`) whatever came before a
+    /// request may be the connection's own.
+    pub fn excuse(&self, is_http2: bool) -> bool {
+        let awaited = if is_http2 { &self.tells_heads } else { &self.is_silent };
+        let is_excused = awaited.load(Ordering::Relaxed);
+        if is_excused {
+            self.head_since.store(0, Ordering::Relaxed);
+        }
+        is_excused
+    }
+
     /// Bytes came from the client.
     pub fn received(&self) {
+        if self.is_silent.load(Ordering::Relaxed) {
+            self.is_silent.store(false, Ordering::Relaxed);
+        }
         if self.in_flight.load(Ordering::Relaxed) == 0
             && self.tells_heads.load(Ordering::Relaxed)
             && self.head_since.load(Ordering::Relaxed) == 0
@@ -221,6 +239,29 @@ mod tests {
         assert_eq!(activity.judge(&PATIENCE), Judgement::Keep);
         clock.advance(Duration::from_secs(1));
         assert_eq!(activity.judge(&PATIENCE), Judgement::TooSlow);
+    }
+
+    #[test]
+    fn a_first_request_that_has_not_begun_may_be_excused() {
+        let parting = Patience { keep_alive: Duration::from_secs(1), ..PATIENCE };
+        let (clock, activity) = start();
+        assert!(activity.excuse(false));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&parting), Judgement::Idle);
+        // It comes after all, and has its time.
+        activity.received();
+        clock.advance(Duration::from_secs(9));
+        assert_eq!(activity.judge(&parting), Judgement::Keep);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&parting), Judgement::TooSlow);
+        let (clock, activity) = start();
+        activity.received();
+        assert!(!activity.excuse(false), "its head is on its way");
+        assert!(activity.excuse(true), "a preface is no head");
+        drop(activity.begin(false));
+        assert!(!activity.excuse(true), "the first one has come");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(activity.judge(&parting), Judgement::Idle);
     }
 
     #[test]

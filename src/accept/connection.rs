@@ -270,10 +270,13 @@ impl<S: Service> Connections<S> {
                 }
                 () = self.stop.cancelled(), if !knows_of_stop => {
                     knows_of_stop = true;
-                    if parting == Parting::AtOnce && !is_asked {
+                    let asks = parting == Parting::AtOnce && !is_asked;
+                    if asks {
                         is_asked = true;
                         ask_to_close(connection.as_mut());
-                    } else {
+                    }
+                    // Whoever has asked for nothing yet is as idle as the others.
+                    if activity.excuse(parting == Parting::AtOnce) || !asks {
                         patience.keep_alive = patience.keep_alive.min(LAST_REQUEST_TIME);
                         activity.touch();
                     }

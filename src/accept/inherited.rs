@@ -137,7 +137,13 @@ impl Inherited {
 
 impl Handed {
     fn place(self) -> Place {
-        Place::Handed(self.address, self.listener)
+        let Self { address, listener, .. } = self;
+        let is_any = address.ip().is_unspecified() && address.is_ipv6();
+        // Told here and not where it is taken: the log is started after that.
+        if is_any && SockRef::from(&listener).only_v6().unwrap_or_default() {
+            tracing::warn!(%address, "the socket that was handed over takes no IPv4 clients (BindIPv6Only=)");
+        }
+        Place::Handed(address, listener)
     }
 }
 
@@ -149,9 +155,6 @@ fn listening(listener: Option<TcpListener>) -> io::Result<(SocketAddr, TcpListen
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
     }
     let address = listener.local_addr()?;
-    if address.ip().is_unspecified() && address.is_ipv6() && socket.only_v6()? {
-        tracing::warn!(%address, "the socket that was handed over takes no IPv4 clients (BindIPv6Only=)");
-    }
     listener.set_nonblocking(true)?;
     Ok((address, listener))
 }

@@ -1,5 +1,6 @@
 //! TLS: certificates chosen by SNI, and one configuration with its ticket keys for all cores.
 
+use crate::clock::UnixSeconds;
 use crate::config::{CertificateFiles, Tls, TlsVersion};
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::time::ASN1Time;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,14 @@ pub enum TlsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A certificate is outside of its validity (RFC 5280 section 4.1.2.5): clients would refuse it.
+    #[error("the certificate {file} {what}")]
+    Outside {
+        /// Its file.
+        file: String,
+        /// Since when it is of no use any more, or from when on it will be.
+        what: String,
     },
     /// rustls refuses the settings.
     #[error("cannot set TLS up")]
@@ -188,16 +198,57 @@ fn certified_key(files: &CertificateFiles, provider: &CryptoProvider) -> Result<
 pub struct Facts {
     /// Its file.
     pub file: String,
-    /// Its end, in seconds since 1970.
+    /// The first second that it is good for, since 1970.
+    pub begins: i64,
+    /// Its end, in seconds since 1970: the last second that it is good for.
     pub ends: i64,
 }
 
-/// Reads when certificates end; one that cannot be read is left out.
+impl Facts {
+    /// That it is good at this time.
+    ///
+    /// # Errors
+    /// If it has ended, or not begun.
+    pub fn good_at(&self, now: UnixSeconds) -> Result<(), TlsError> {
+        let date = |seconds| {
+            ASN1Time::from_timestamp(seconds).map_or_else(|_| seconds.to_string(), |date| date.to_string())
+        };
+        let what = if now.0 > self.ends {
+            format!("has ended ({})", date(self.ends))
+        } else if now.0 < self.begins {
+            format!("is not valid yet (before {})", date(self.begins))
+        } else {
+            return Ok(());
+        };
+        Err(TlsError::Outside { file: self.file.clone(), what })
+    }
+}
+
+/// That these certificates may take the place of those in use: none that clients refuse does in the place of one that
+/// they take. The place is that of the same file; of a file that is not in use, that of all of them.
+///
+/// # Errors
+/// For the first that is outside of its validity, unless what it replaces is, too.
+pub fn replaceable(new: &[Facts], in_use: &[Facts], now: UnixSeconds) -> Result<(), TlsError> {
+    let is_good = |facts: &Facts| facts.good_at(now).is_ok();
+    let replaces_good = |facts: &Facts| match in_use.iter().find(|old| old.file == facts.file) {
+        Some(old) => is_good(old),
+        None => in_use.iter().any(is_good),
+    };
+    new.iter().filter(|facts| replaces_good(facts)).try_for_each(|facts| facts.good_at(now))
+}
+
+/// Reads when certificates begin and end; one that cannot be read is left out.
 pub fn facts(certificates: &[CertificateFiles]) -> Vec<Facts> {
     let facts = |files: &CertificateFiles| {
         let leaf = CertificateDer::from_pem_file(&files.cert).ok()?;
         let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
-        Some(Facts { file: files.cert.display().to_string(), ends: leaf.validity().not_after.timestamp() })
+        let validity = leaf.validity();
+        Some(Facts {
+            file: files.cert.display().to_string(),
+            begins: validity.not_before.timestamp(),
+            ends: validity.not_after.timestamp(),
+        })
     };
     certificates.iter().filter_map(facts).collect()
 }
@@ -269,6 +320,41 @@ mod tests {
         let mixed = CertificateFiles { cert: one.cert, key: two.key };
         let refused = server_config(&tls(directory.path()), &[mixed], &Tickets::default());
         assert!(matches!(refused, Err(TlsError::Unusable { .. })));
+    }
+
+    #[test]
+    fn a_certificate_is_good_from_its_first_to_its_last_second() {
+        let facts = Facts { file: "a.pem".to_owned(), begins: 1_000_000_000, ends: 1_600_000_000 };
+        let told = |now| facts.good_at(UnixSeconds(now)).err().map(|error| error.to_string());
+        assert_eq!((told(1_000_000_000), told(1_600_000_000)), (None, None));
+        let ended = told(1_600_000_001).unwrap();
+        assert!(ended.starts_with("the certificate a.pem has ended (Sep 13 12:26:40 2020"), "{ended}");
+        let early = told(999_999_999).unwrap();
+        assert!(
+            early.starts_with("the certificate a.pem is not valid yet (before Sep  9 01:46:40 2001"),
+            "{early}"
+        );
+    }
+
+    #[test]
+    fn nothing_that_clients_refuse_takes_the_place_of_what_they_take() {
+        let facts = |file: &str, ends| Facts { file: file.to_owned(), begins: 0, ends };
+        let (good, ended) = (|file| facts(file, 100), |file| facts(file, 49));
+        for (new, in_use, is_replaceable) in [
+            (vec![good("a")], vec![good("a")], true),
+            (vec![ended("a")], vec![good("a")], false),
+            (vec![ended("a")], vec![ended("a")], true),
+            (vec![good("a")], vec![ended("a")], true),
+            // Each for its own place.
+            (vec![good("a"), ended("b")], vec![good("a"), ended("b")], true),
+            (vec![good("a"), ended("b")], vec![ended("a"), good("b")], false),
+            // Another file.
+            (vec![good("a"), ended("c")], vec![good("a")], false),
+            (vec![ended("c")], vec![ended("a")], true),
+        ] {
+            let replaced = replaceable(&new, &in_use, UnixSeconds(50));
+            assert_eq!(replaced.is_ok(), is_replaceable, "{new:?} for {in_use:?}");
+        }
     }
 
     #[test]

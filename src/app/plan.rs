@@ -76,9 +76,20 @@ pub(in crate::app) fn trust(ca: Option<&Path>) -> Result<Trust, Box<dyn std::err
         }
         anchors
     } else {
-        let anchors = rustls_native_certs::load_native_certs().certs;
-        roots.add_parsable_certificates(anchors.iter().cloned());
-        anchors
+        let loaded = rustls_native_certs::load_native_certs();
+        let (usable, _) = roots.add_parsable_certificates(loaded.certs.iter().cloned());
+        if usable == 0 {
+            // Every server would be refused; whoever has connections would lose them for that.
+            let why = loaded.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+            return Err(format!(
+                "the system has no trust anchors{why}; install ca-certificates, or name a `ca`"
+            )
+            .into());
+        }
+        for error in &loaded.errors {
+            tracing::warn!(%error, "some of the system's trust anchors cannot be read");
+        }
+        loaded.certs
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)

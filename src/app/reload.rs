@@ -14,7 +14,7 @@ use crate::app::status;
 use crate::app::{
     AppError, Backing, GatewayService, Options, bounds, certificates, connection_settings, token_policy,
 };
-use crate::config::{Config, Listen, Traces};
+use crate::config::{CertificateFiles, Config, Listen, Traces};
 use crate::forward::upstream::Upstream;
 use crate::gateway::Plan;
 use crate::secret::Secret;
@@ -90,6 +90,10 @@ impl Reloader {
         });
         keep_metrics(&kept.metrics, config);
         let certificates = tls::facts(&certificates(config)?);
+        // A gateway that starts with it tells of it; one that does not tells nobody anything.
+        for error in certificates.iter().filter_map(|facts| facts.good_at(kept.options.clock.unix()).err()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "clients will refuse a certificate");
+        }
         Ok(Arc::new(Self {
             kept,
             certificates: ArcSwap::from_pointee(certificates),
@@ -134,8 +138,9 @@ impl Reloader {
         let workers = config.listen.workers.get();
         let upstreams = plan::upstreams(config, workers, &self.upstreams.load())?;
         let limiting = current.limiting.with(config, &self.kept.slow);
+        let certificates =
+            certificates(config).and_then(|files| self.replacing(&files)).map_err(AppError::from)?;
         let serving = serving(&self.kept, config, &upstreams, &limiting)?;
-        let certificates = tls::facts(&certificates(config).map_err(AppError::from)?);
         // Nothing fails from here on.
         self.kept.limits.set(bounds(config));
         self.kept.backing.credentials.set_policy(token_policy(config));
@@ -163,12 +168,20 @@ impl Reloader {
     fn replace_certificates(&self) -> Result<(), TlsError> {
         let current = self.current.lock();
         let files = certificates(&current.config)?;
+        let facts = self.replacing(&files)?;
         let tls = tls::server_config(&current.config.tls, &files, &self.kept.tickets)?;
-        self.certificates.store(Arc::new(tls::facts(&files)));
+        self.certificates.store(Arc::new(facts));
         let old = self.connections.serving.load();
         let (service, settings) = (Arc::clone(&old.service), Arc::clone(&old.settings));
         self.connections.serving.store(Arc::new(Serving { tls, service, settings }));
         Ok(())
+    }
+
+    /// What is known of certificates that may take the place of those in use.
+    fn replacing(&self, files: &[CertificateFiles]) -> Result<Vec<Facts>, TlsError> {
+        let facts = tls::facts(files);
+        tls::replaceable(&facts, &self.certificates.load(), self.kept.options.clock.unix())?;
+        Ok(facts)
     }
 
     /// Reads the trust anchors of upstreams anew and puts them in place.

@@ -24,6 +24,9 @@ const USES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Between two looks at files.
 const FILES_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks after which files that were refused are tried again, though nobody touched them: a certificate that was made
+/// by a clock ahead of ours is good a moment later.
+const LOOKS_AFTER_REFUSAL: u32 = 5;
 
 /// Watches until stopped.
 pub(in crate::app) async fn watch(
@@ -158,21 +161,32 @@ async fn follow_files(
         let reloader = Arc::clone(reloader);
         tokio::task::spawn_blocking(move || (files.stamps)(&reloader))
     };
+    let mut refused_for = None;
     while !stop.is_cancelled() {
         pause(FILES_INTERVAL, &stop).await;
         let Ok(stamps) = look(&reloader).await else { continue };
         if stamps == known {
-            continue;
+            let Some(looks) = &mut refused_for else { continue };
+            *looks += 1;
+            if *looks < LOOKS_AFTER_REFUSAL {
+                continue;
+            }
         }
-        // Whatever comes of it, it is not tried again before the files change again.
+        let is_told = stamps == known;
         known = stamps;
+        refused_for = None;
         let reading = Arc::clone(&reloader);
         match tokio::task::spawn_blocking(move || (files.reload)(&reading)).await {
             Ok(Ok(())) => tracing::info!("{what} reloaded"),
             Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "{what} not reloaded: the old ones stay");
+                refused_for = Some(0);
+                // The same files are told of once.
+                if !is_told {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "{what} not reloaded: the old ones stay");
+                }
             }
+            // Not tried again before the files change again.
             Err(_) => tracing::error!("a panic while {what} were reloaded: the old ones stay"),
         }
     }

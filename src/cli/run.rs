@@ -13,6 +13,7 @@ use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{
     Arguments, Command, Proxy, Serve, bench, describe, first, group, manager, signalled, status, token, user,
 };
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, LogLevel};
 use std::io;
 use std::path::Path;
@@ -69,6 +70,8 @@ fn check(path: &Path) -> Result<(), Failure> {
     let config = &loaded.config;
     if !config.tls.certificates.is_empty() {
         tls::server_config(&config.tls, &config.tls.certificates, &Tickets::default())?;
+        let now = SystemClock::new().unix();
+        tls::facts(&config.tls.certificates).iter().try_for_each(|facts| facts.good_at(now))?;
     }
     let routes = counted(config.routes.len(), "route");
     let upstreams = counted(config.upstreams.len(), "upstream");

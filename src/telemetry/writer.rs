@@ -6,9 +6,9 @@
 
 use crate::telemetry::log::{Format, LogError, QUEUE_LINES, Shared, rendered};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,7 +47,16 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // A pipe that nobody has opened to read is an error at once, not a start that never ends.
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let file = options.append(true).create(true).mode(MODE).open(path)?;
+    options.append(true).mode(MODE);
+    let file = match options.clone().create_new(true).open(path) {
+        Ok(made) => {
+            // Services run with a umask that leaves the group nothing. A file that was there is as somebody wants it.
+            made.set_permissions(Permissions::from_mode(MODE))?;
+            made
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path)?,
+        Err(error) => return Err(error),
+    };
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }

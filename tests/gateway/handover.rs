@@ -6,8 +6,9 @@ use crate::harness::PATIENCE;
 use crate::harness::client::{Client, NoAnswer, Protocol, Request};
 use crate::harness::program::{Program, handed, make_alice};
 use crate::harness::upstream::TestUpstream;
+use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -119,6 +120,43 @@ fn what_was_handed_over_and_nobody_claims_stops_the_start() {
         let mut more = handed(&[("https", stray.as_fd())]);
         more.env("LISTEN_FDS", "4000000000");
         failed(more, directory.path()).await;
+    });
+}
+
+#[test]
+fn a_socket_that_takes_no_ipv4_clients_is_told_of_in_the_log() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    let any = |only_v6: bool| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        socket.set_only_v6(only_v6).unwrap();
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).unwrap();
+        socket.listen(16).unwrap();
+        TcpListener::from(socket)
+    };
+    let (narrow, wide) = (any(true), any(false));
+    runtime().block_on(async {
+        let text = config(&upstream, "https = [\"127.0.0.1:0\"]");
+        make_alice(&text, directory.path(), PASSWORD).await;
+        for (socket, is_told) in [(&narrow, true), (&wide, false)] {
+            let log = directory.path().join("log");
+            let mut command = handed(&[("https", socket.as_fd())]);
+            command.current_dir(directory.path()).kill_on_drop(true);
+            let mut child = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+            let logged = async {
+                loop {
+                    let logged = std::fs::read_to_string(&log).unwrap();
+                    if logged.contains("listening for HTTPS") {
+                        return logged;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let logged = tokio::time::timeout(PATIENCE, logged).await.expect("it serves");
+            child.kill().await.unwrap();
+            let warned = |line: &str| line.contains("WARN") && line.contains("takes no IPv4 clients");
+            assert_eq!(logged.lines().any(warned), is_told, "{logged}");
+        }
     });
 }
 

@@ -1,5 +1,6 @@
 //! The log in a file: moved, stalled, full, sampled. About real processes and real files.
 
+use crate::harness::PATIENCE;
 use crate::harness::client::{Client, Protocol, Request};
 use crate::harness::program::{Program, address_in, make_alice, until_it_serves};
 use crate::harness::secrets;
@@ -113,6 +114,29 @@ async fn address_from(path: &Path) -> SocketAddr {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[test]
+fn the_group_may_read_a_file_that_was_made_whatever_the_umask_and_another_is_left_as_it_is() {
+    let site = Site::new("file = \"doorward.log\"");
+    let log = site.path("doorward.log");
+    let mode = || std::fs::metadata(&log).unwrap().permissions().mode() & 0o777;
+    let serve = async || {
+        let mut command = tokio::process::Command::new("sh");
+        // As services are run.
+        command.args(["-c", "umask 077; exec \"$0\" serve", env!("CARGO_BIN_EXE_doorward")]);
+        let mut child = command.current_dir(site.directory.path()).kill_on_drop(true).spawn().unwrap();
+        tokio::time::timeout(PATIENCE, address_from(&log)).await.expect("it does not serve");
+        child.kill().await.unwrap();
+    };
+    site.runtime.block_on(async {
+        serve().await;
+        assert_eq!(mode(), 0o640);
+        std::fs::write(&log, "").unwrap();
+        std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o600)).unwrap();
+        serve().await;
+        assert_eq!(mode(), 0o600);
+    });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Another configuration while requests are served: at once, whole, or not at all.
 
+use crate::harness::PATIENCE;
 use crate::harness::client::{Client, Protocol, Request, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::program::{Program, make_alice};
@@ -7,8 +8,11 @@ use crate::harness::scrape::ask;
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::assert_own;
 use doorward::app::Options;
+use doorward::clock::{ManualClock, UnixSeconds};
 use doorward::config::{Config, Source};
 use rustix::process::{Signal, kill_process};
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,7 +39,7 @@ pub(crate) fn parse(gateway: &TestGateway, text: &str) -> Config {
     parse_in(gateway.directory(), text)
 }
 
-fn parse_in(directory: &std::path::Path, text: &str) -> Config {
+fn parse_in(directory: &Path, text: &str) -> Config {
     let name = "doorward.toml".to_owned();
     let source = Source { name, directory: directory.to_owned(), environment: |_| None };
     Config::parse(text, &source).unwrap_or_else(|error| panic!("{error}")).config
@@ -161,6 +165,9 @@ fn a_reload_that_hangs_keeps_nobody_waiting_who_asks_how_it_stands() {
             answers
         });
         let is_reloading = !reloading.is_finished();
+        // It is read more than once: the next time from a file again.
+        std::fs::write(directory.path().join("good.pem"), made.cert.pem()).unwrap();
+        std::fs::rename(directory.path().join("good.pem"), &cert).unwrap();
         std::io::Write::write_all(&mut &held, made.cert.pem().as_bytes()).unwrap();
         drop(held);
         assert!(reloading.join().unwrap());
@@ -363,4 +370,144 @@ fn certificates_replaced_on_disk_are_picked_up_and_a_wrong_key_keeps_the_old_pai
         assert!(since.elapsed() < Duration::from_secs(10), "a good pair after a bad one is not served");
         pause(20);
     }
+}
+
+/// Writes `a.pem` and `a.key`, good in these years; yields the certificate.
+fn pair(directory: &Path, years: Range<i32>) -> Vec<u8> {
+    let mut params = rcgen::CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    std::fs::write(directory.join("a.pem"), made.pem()).unwrap();
+    std::fs::write(directory.join("a.key"), key.serialize_pem()).unwrap();
+    made.der().to_vec()
+}
+
+const PAIR: &str = "[tls]\ncertificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
+
+/// Waits until new connections see this certificate.
+fn until_seen(gateway: &TestGateway, certificate: &[u8]) {
+    let since = tokio::time::Instant::now();
+    while certificate_seen(gateway) != certificate {
+        assert!(since.elapsed() < Duration::from_secs(15), "it is not served");
+        pause(20);
+    }
+}
+
+#[test]
+fn a_certificate_that_has_ended_or_not_begun_takes_the_place_of_no_good_one() {
+    const DAY: Duration = Duration::from_hours(24);
+    let upstream = TestUpstream::start();
+    let text = config(&upstream, PAIR);
+    let directory = tempfile::tempdir().unwrap();
+    let parse = || {
+        let name = "doorward.toml".to_owned();
+        let source = Source { name, directory: directory.path().to_owned(), environment: |_| None };
+        Config::parse(&text, &source).unwrap().config
+    };
+    // September of 2001.
+    let clock = Arc::new(ManualClock::new(UnixSeconds(1_000_000_000)));
+    let options = Options { clock: Arc::<ManualClock>::clone(&clock), ..Options::default() };
+    let good = pair(directory.path(), 2000..2010);
+    let gateway = TestGateway::start_in(directory.path(), &text, options).unwrap();
+    pair(directory.path(), 1990..2001);
+    pause(2_500);
+    assert_eq!(certificate_seen(&gateway), good, "by the watcher");
+    let error = gateway.running().reloader().reload(&parse()).unwrap_err();
+    assert!(format!("{error:?}").contains("has ended (Jan  1 00:00:00 2001"), "{error:?}");
+    assert_eq!(certificate_seen(&gateway), good, "by a reload");
+    let early = pair(directory.path(), 2002..2020);
+    pause(2_500);
+    let error = gateway.running().reloader().reload(&parse()).unwrap_err();
+    assert!(format!("{error:?}").contains("is not valid yet (before Jan  1 00:00:00 2002"), "{error:?}");
+    assert_eq!(certificate_seen(&gateway), good);
+    // Nobody touches the files; the time comes by itself.
+    clock.advance(150 * DAY);
+    until_seen(&gateway, &early);
+    // Once the pair in use has ended, another one that has is no worse.
+    clock.advance(20 * 366 * DAY);
+    let ended = pair(directory.path(), 2003..2019);
+    until_seen(&gateway, &ended);
+    gateway.running().reloader().reload(&parse()).unwrap();
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_a_warning_at_start_and_an_error_of_check() {
+    let upstream = TestUpstream::start();
+    let directory = tempfile::tempdir().unwrap();
+    pair(directory.path(), 2000..2021);
+    std::fs::write(directory.path().join("doorward.toml"), config(&upstream, PAIR)).unwrap();
+    let program = |command: &str| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        program.arg(command).current_dir(directory.path());
+        program
+    };
+    let checked = program("check").output().unwrap();
+    let told = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{told}");
+    assert!(told.contains("a.pem has ended (Jan  1 00:00:00 2021"), "{told}");
+    let log = directory.path().join("log");
+    let mut serving = program("serve").stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let since = tokio::time::Instant::now();
+    let logged = loop {
+        let logged = std::fs::read_to_string(&log).unwrap();
+        if logged.contains("listening for HTTPS") || since.elapsed() > Duration::from_secs(20) {
+            break logged;
+        }
+        pause(20);
+    };
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    assert!(logged.contains("listening for HTTPS"), "{logged}");
+    let warned = |line: &str| line.contains("WARN") && line.contains("a.pem has ended");
+    assert!(logged.lines().any(warned), "{logged}");
+    pair(directory.path(), 2000..2100);
+    assert!(program("check").output().unwrap().status.success());
+}
+
+#[test]
+fn a_system_without_trust_anchors_is_refused_where_they_are_needed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, bundle) = (directory.path().join("doorward.toml"), directory.path().join("bundle.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["upstream.test".to_owned()]).unwrap();
+    let text = |more: &str| {
+        format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\n\n[store]\nurl = \"sqlite:doorward.db\"\n\n[upstreams.legacy]\n\
+             servers = [\"https://127.0.0.1:9\"]\n{more}\n\n[routes.everything]\npath = \"/\"\nupstream = \"legacy\"\n"
+        )
+    };
+    let serve = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("serve").env("SSL_CERT_FILE", &bundle).env_remove("SSL_CERT_DIR");
+        command.current_dir(directory.path()).kill_on_drop(true);
+        command
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        std::fs::write(&file, text("")).unwrap();
+        std::fs::write(&bundle, made.cert.pem()).unwrap();
+        let program = Program::start_by(serve(), directory.path()).await;
+        for gone in [false, true] {
+            if gone {
+                std::fs::remove_file(&bundle).unwrap()
+            } else {
+                std::fs::write(&bundle, "").unwrap()
+            }
+            kill_process(program.id(), Signal::HUP).unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let lines = program.stop().await;
+        let refused = |line: &&String| line.contains("not reloaded") && line.contains("no trust anchors");
+        assert_eq!(lines.iter().filter(refused).count(), 2, "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("No such file")), "{lines:#?}");
+        let started = tokio::time::timeout(PATIENCE, serve().output()).await.expect("it starts").unwrap();
+        let told = String::from_utf8(started.stderr).unwrap();
+        assert_eq!(started.status.code(), Some(1), "{told}");
+        assert!(told.contains("the upstream legacy") && told.contains("no trust anchors"), "{told}");
+        // Nobody needs them.
+        std::fs::write(directory.path().join("own.pem"), made.cert.pem()).unwrap();
+        std::fs::write(&file, text("ca = \"own.pem\"")).unwrap();
+        Program::start_by(serve(), directory.path()).await.stop().await;
+    });
 }

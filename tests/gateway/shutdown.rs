@@ -7,6 +7,7 @@ use crate::harness::client::{self, Client, Protocol, handshake, tls_config};
 use crate::harness::frames::{Frame, Frames, kind};
 use crate::harness::gate::Gate;
 use crate::harness::gateway::{TestGateway, listen_error};
+use crate::harness::scrape::ADMIN;
 use crate::harness::script::Step;
 use crate::harness::world::{ROUTES, Settings, World, on_both};
 use doorward::app::Options;
@@ -141,6 +142,37 @@ fn a_connection_without_a_request_yet_gets_one_answer() {
         assert_last(&only_answer(&mut late, &world.token).await);
     });
     assert_stops_within(world, Duration::from_secs(5));
+}
+
+/// Browsers connect in advance, and may never ask for anything.
+#[test]
+fn connections_without_a_first_request_do_not_hold_a_stop() {
+    let world = World::start(&Settings { listen: ADMIN, ..Settings::default() });
+    world.run(Protocol::Http1, async |world, _| {
+        let address = world.gateway.address();
+        let mut silent = Vec::new();
+        for alpn in [b"http/1.1".as_slice(), b"h2"] {
+            let config = Arc::new(tls_config(rustls::ALL_VERSIONS, &[alpn]));
+            let tcp = TcpStream::connect(address).await.unwrap();
+            silent.push(handshake(&config, "localhost", tcp).await.unwrap());
+        }
+        let mut frames = Frames::start(address).await;
+        // Looked at once in a while: not only what came at the last moment is excused.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let since = Instant::now();
+        world.gateway.ask_to_stop();
+        for stream in &mut silent {
+            client::patiently("the end", stream.read_to_end(&mut Vec::new())).await.unwrap_or_default();
+        }
+        // It has said that it speaks HTTP/2, asks for nothing, and does not answer the PING.
+        frames.until(|_| false).await;
+        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        let scrape = world.scrape().await;
+        let is_slow =
+            |(series, count): (&String, &f64)| series.contains("connection.too-slow") && *count > 0.0;
+        assert!(!scrape.samples.iter().any(is_slow), "{scrape:?}");
+    });
+    assert_stops_within(world, Duration::from_secs(3));
 }
 
 #[test]
