@@ -424,9 +424,9 @@ fn a_system_without_trust_anchors_is_refused_where_they_are_needed() {
         let program = Program::start_by(serve(), directory.path()).await;
         for gone in [false, true] {
             if gone {
-                std::fs::remove_file(&bundle).unwrap()
+                std::fs::remove_file(&bundle).unwrap();
             } else {
-                std::fs::write(&bundle, "").unwrap()
+                std::fs::write(&bundle, "").unwrap();
             }
             kill_process(program.id(), Signal::HUP).unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
