@@ -4,7 +4,7 @@ use crate::harness::PATIENCE;
 use crate::harness::client::{Client, Protocol, Request, handshake, tls_config};
 use crate::harness::gateway::TestGateway;
 use crate::harness::program::{Program, make_alice};
-use crate::harness::scrape::ask;
+use crate::harness::scrape::{ADMIN, admin, ask, becomes};
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::assert_own;
 use doorward::app::Options;
@@ -399,7 +399,7 @@ fn until_seen(gateway: &TestGateway, certificate: &[u8]) {
 fn a_certificate_that_has_ended_or_not_begun_takes_the_place_of_no_good_one() {
     const DAY: Duration = Duration::from_hours(24);
     let upstream = TestUpstream::start();
-    let text = config(&upstream, PAIR);
+    let text = config(&upstream, PAIR).replace("workers = 2", &format!("workers = 2\n{ADMIN}"));
     let directory = tempfile::tempdir().unwrap();
     let parse = || {
         let name = "doorward.toml".to_owned();
@@ -411,8 +411,12 @@ fn a_certificate_that_has_ended_or_not_begun_takes_the_place_of_no_good_one() {
     let options = Options { clock: Arc::<ManualClock>::clone(&clock), ..Options::default() };
     let good = pair(directory.path(), 2000..2010);
     let gateway = TestGateway::start_in(directory.path(), &text, options).unwrap();
+    let becomes_degraded = |value: f64| {
+        let series = "doorward_degraded{part=\"certificates\"}";
+        runtime().block_on(becomes(admin(&gateway), series, value));
+    };
     pair(directory.path(), 1990..2001);
-    pause(2_500);
+    becomes_degraded(1.0);
     assert_eq!(certificate_seen(&gateway), good, "by the watcher");
     let error = gateway.running().reloader().reload(&parse()).unwrap_err();
     assert!(format!("{error:?}").contains("has ended (Jan  1 00:00:00 2001"), "{error:?}");
@@ -425,6 +429,7 @@ fn a_certificate_that_has_ended_or_not_begun_takes_the_place_of_no_good_one() {
     // Nobody touches the files; the time comes by itself.
     clock.advance(150 * DAY);
     until_seen(&gateway, &early);
+    becomes_degraded(0.0);
     // Once the pair in use has ended, another one that has is no worse.
     clock.advance(20 * 366 * DAY);
     let ended = pair(directory.path(), 2003..2019);
@@ -490,9 +495,9 @@ fn a_system_without_trust_anchors_is_refused_where_they_are_needed() {
         let program = Program::start_by(serve(), directory.path()).await;
         for gone in [false, true] {
             if gone {
-                std::fs::remove_file(&bundle).unwrap()
+                std::fs::remove_file(&bundle).unwrap();
             } else {
-                std::fs::write(&bundle, "").unwrap()
+                std::fs::write(&bundle, "").unwrap();
             }
             kill_process(program.id(), Signal::HUP).unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
