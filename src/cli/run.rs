@@ -16,7 +16,7 @@ use crate::cli::{
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, LogLevel};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn serve(path: &Path, options: &Serve) -> Result<ExitCode, Failure> {
     // First of all, while there is but one thread.
     let inherited = Inherited::take()?;
     // From before it is read: what is written meanwhile is a change.
-    let watched = options.watch.then(|| (path, Stamp::of(path)));
+    let watched = options.watch.then(|| Watched::new(path));
     let config = load(path)?.config;
     let (log, guard) = Log::start(&config.log)?;
     let stop = StopSignals::listen()?;
@@ -119,19 +119,41 @@ fn explain_taken(error: AppError) -> Failure {
     }
 }
 
-/// Waits until the file is another one than it was known as, there is one, and it is not being written any more: two
-/// looks see the same.
-async fn changed(file: Option<&Path>, known: &mut Option<Option<Stamp>>) {
-    let (Some(file), Some(known)) = (file, known) else { return std::future::pending().await };
-    let mut seen = *known;
-    loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        let stamp = Stamp::of(file);
-        if stamp.is_some() && stamp != *known && stamp == seen {
-            *known = stamp;
-            return;
+/// A file that is reloaded when it changes.
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    /// As it was last read; `None`: there was none.
+    known: Option<Stamp>,
+}
+
+impl Watched {
+    /// As it is now.
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), known: Stamp::of(path) }
+    }
+
+    /// Waits until the file is another one than it was known as, there is one, and it is not being written any more:
+    /// two looks see the same.
+    async fn changed(&mut self) {
+        let mut seen = self.known;
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let stamp = Stamp::of(&self.path);
+            if stamp.is_some() && stamp != self.known && stamp == seen {
+                self.known = stamp;
+                return;
+            }
+            seen = stamp;
         }
-        seen = stamp;
+    }
+}
+
+/// Never, if nothing is watched.
+async fn changed(watched: &mut Option<Watched>) {
+    match watched {
+        Some(watched) => watched.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -189,18 +211,17 @@ impl StopSignals {
         self,
         stop: impl FnOnce() + Send + 'static,
         reload: &Reload,
-        watched: Option<(&Path, Option<Stamp>)>,
+        mut watched: Option<Watched>,
     ) -> Result<ExitCode, Failure> {
         let Self { runtime, mut terminate, mut interrupt, mut hangup } = self;
         manager::tell(Moment::Serving);
         let ended = runtime.block_on(async {
             let reloads = async {
                 // One after the other; signals that come meanwhile are one.
-                let (file, mut known) = watched.unzip();
                 loop {
                     tokio::select! {
                         _ = hangup.recv() => {}
-                        () = changed(file, &mut known) => {}
+                        () = changed(&mut watched) => {}
                     }
                     let reload = Arc::clone(reload);
                     manager::tell(Moment::Reloading);
