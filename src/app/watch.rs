@@ -138,14 +138,27 @@ impl Files {
     };
 }
 
-/// Puts files that were replaced on disk in place.
-pub(in crate::app) async fn files(files: Files, reloader: Arc<Reloader>, stop: CancellationToken) {
+/// Puts files that were replaced on disk in place: after this call, whenever the future comes to run. Blocks for a look.
+pub(in crate::app) fn files(
+    files: Files,
+    reloader: Arc<Reloader>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> {
+    let known = (files.stamps)(&reloader);
+    follow_files(files, known, reloader, stop)
+}
+
+async fn follow_files(
+    files: Files,
+    mut known: Vec<Option<Stamp>>,
+    reloader: Arc<Reloader>,
+    stop: CancellationToken,
+) {
     let what = files.what;
     let look = |reloader: &Arc<Reloader>| {
         let reloader = Arc::clone(reloader);
         tokio::task::spawn_blocking(move || (files.stamps)(&reloader))
     };
-    let mut known = look(&reloader).await.unwrap_or_default();
     let mut refused_for = None;
     while !stop.is_cancelled() {
         pause(FILES_INTERVAL, &stop).await;
