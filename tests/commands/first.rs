@@ -99,7 +99,8 @@ fn what_proxy_prints_works_as_pasted() {
     let home = Home::empty();
     let (serving, printed) = home.proxy(&[]);
     assert_eq!(home.curl(None).0, 401);
-    assert_eq!(home.files(), ["certs", "doorward.db", "doorward.db-shm", "doorward.db-wal", "doorward.key"]);
+    let store = ["doorward.db", "doorward.db-shm", "doorward.db-wal"];
+    assert_eq!(home.files(), [&["certs"], &store[..], &["doorward.key", "doorward.sock"]].concat());
 
     let commands: Vec<&str> = printed.commands.iter().map(String::as_str).collect();
     assert_eq!(commands.len(), 4, "{}", printed.text);

@@ -74,12 +74,14 @@ fn who_is_not_there_is_told_of_and_a_file_with_faults_is_no_dead_end() {
     let serving = home.serve();
     assert_eq!(home.run(&["status"]).code, 0);
     home.configure("\n[nonsense]\n");
-    refused(&["status"], &["nonsense", "--socket doorward.sock"]);
+    assert_eq!(home.run(&["status"]).code, 0, "the usual socket is beside the file");
     assert_eq!(home.run(&["status", "--socket", "doorward.sock"]).code, 0);
     // One that ended without a word leaves its file, which is no gateway.
     assert_ne!(serving.stop(Signal::KILL).0, Some(0));
     assert!(home.path("doorward.sock").exists());
     refused(&["status", "--socket", "doorward.sock"], &["no gateway answers on doorward.sock"]);
+    fs::remove_file(home.path("doorward.sock")).unwrap();
+    refused(&["status"], &["nonsense", "--socket doorward.sock"]);
 }
 
 #[test]
