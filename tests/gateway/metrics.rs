@@ -234,8 +234,16 @@ fn connections_and_handshakes_are_counted_by_what_they_came_to() {
     let settings = Settings { listen: "admin = \"127.0.0.1:0\"\nhttp = [\"127.0.0.1:0\"]", ..settings("") };
     on_http1(&settings, async |world, _| {
         let (open, accepted) = ("doorward_connections", "doorward_connections_accepted_total");
+        let none_is_open = async || {
+            let series = "doorward_connections{listener=\"https\"}";
+            while world.scrape().await.samples.get(series).is_some_and(|open| *open > 0.0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
         let before = world.scrape().await;
         for (protocol, label) in [(Protocol::Http1, "http/1.1"), (Protocol::Http2, "h2")] {
+            // What came before this, and is closing, must not make up for what is opened.
+            patiently("no connection", none_is_open()).await;
             let before = world.scrape().await;
             let client = world.client(protocol);
             for _ in 0..2 {
