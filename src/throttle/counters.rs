@@ -331,7 +331,8 @@ mod tests {
         assert!(places() > 10_000);
         // A few that are in use outlive the rest, and do not keep its places.
         let later = later.plus(Duration::from_mins(1));
-        for hit in 0..20_000 {
+        // So often that a shard which has few of them is cleared, too: each hit drops two of its own shard.
+        for hit in 0..100_000 {
             assert_eq!(counters.hit(key(&counters, hit % 1000), rate(5), later).is_ok(), hit < 5000);
         }
         assert_eq!(length(&counters), 1000);
