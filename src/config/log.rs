@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::problem::Fault;
+use crate::config::problem::{Fault, Problems};
 use crate::config::raw;
 use crate::config::share::Share;
 use crate::config::value::{Written, one_of, resolve};
@@ -59,7 +59,19 @@ impl From<LogLevel> for tracing::Level {
 }
 
 impl Log {
-    pub(super) fn from_raw(raw: raw::Log, directory: &Path) -> Self {
+    /// `taken`: files that something else is in, which a log would destroy.
+    pub(super) fn from_raw(
+        raw: raw::Log,
+        directory: &Path,
+        taken: &[&Path],
+        problems: &mut Problems,
+    ) -> Self {
+        if let Some(entry) = &raw.file
+            && taken.contains(&resolve(directory, &entry.value).as_path())
+        {
+            let fault = Fault::new("the log would be written into a file that this configuration uses");
+            problems.error(&entry.span, fault.help("write the name of a file of its own"));
+        }
         Self {
             format: raw.format.map(|entry| entry.value).unwrap_or_default(),
             level: raw.level.map(|entry| entry.value).unwrap_or_default(),

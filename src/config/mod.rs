@@ -247,11 +247,15 @@ impl Config {
         if routes.iter().any(|route| route.action.checks_passwords()) {
             guard::warn_of(&guards_off, problems);
         }
+        let tls = Tls::from_raw(raw.tls, &source.directory, problems);
+        let deployment = Deployment::from_raw(raw.deployment, source, problems);
+        let store = Store::from_raw(raw.store, source, problems);
+        let log = Log::from_raw(raw.log, &source.directory, &taken(&tls, &deployment, &store), problems);
         Self {
             listen: Listen::from_raw(raw.listen, &source.directory, problems),
-            tls: Tls::from_raw(raw.tls, &source.directory, problems),
-            deployment: Deployment::from_raw(raw.deployment, source, problems),
-            store: Store::from_raw(raw.store, source, problems),
+            tls,
+            deployment,
+            store,
             cache,
             authentication,
             tokens: Tokens::from_raw(raw.tokens, problems),
@@ -261,10 +265,21 @@ impl Config {
             throttles,
             upstreams,
             routes,
-            log: Log::from_raw(raw.log, &source.directory),
+            log,
             traces: Traces::from_raw(raw.traces, cfg!(feature = "otel"), problems),
         }
     }
+}
+
+/// Files with keys, certificates and tokens.
+fn taken<'a>(tls: &'a Tls, deployment: &'a Deployment, store: &'a Store) -> Vec<&'a Path> {
+    let StoreUrl::Sqlite(store) = &store.url;
+    let key = match &deployment.key {
+        DeploymentKey::File(key) => Some(key.as_path()),
+        DeploymentKey::Given(_) => None,
+    };
+    let pairs = tls.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
+    pairs.chain(key).chain([store.as_path()]).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]

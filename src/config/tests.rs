@@ -412,6 +412,14 @@ fn unknown_key_is_found_in_another_section() {
 }
 
 #[test]
+fn the_log_is_not_written_into_a_file_with_something_else_in_it() {
+    for file in ["doorward.key", "doorward.db"] {
+        let text = with(&format!("[log]\nfile = \"{file}\""));
+        assert_error(&text, 2, 8, &["a file that this configuration uses", "a file of its own"]);
+    }
+}
+
+#[test]
 fn unknown_key_without_a_neighbour_lists_what_is_known() {
     assert_error(
         &with("[listen]\nxyzzy = 3"),

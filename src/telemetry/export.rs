@@ -4,7 +4,7 @@
 //! collector that is away or stalls costs memory for `SPANS_MAX` spans and nothing else.
 
 use crate::telemetry::spans::{Exchange, Spans};
-use crate::telemetry::{Finished, Observer, is_ours};
+use crate::telemetry::{Finished, Observer, is_of_upstream, is_ours};
 use crate::trace::Reason;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -188,19 +188,6 @@ impl Observer for SpanExport {
 fn method(request: &Finished<'_>) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     KNOWN.into_iter().find(|known| request.method == known).unwrap_or("HTTP")
-}
-
-fn is_of_upstream(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::UpstreamUnreachable
-            | Reason::ConnectTimeout
-            | Reason::UpstreamBusy
-            | Reason::ResponseTimeout
-            | Reason::UpstreamClosed
-            | Reason::UpstreamInvalid
-            | Reason::ResponseAborted
-    )
 }
 
 /// Attributes that are there.

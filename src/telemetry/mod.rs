@@ -139,20 +139,28 @@ fn is_one_of(request_id: &str, one_of: NonZeroU32) -> bool {
 
 /// Whether a reason is worth the level of a warning: someone may have to act on it.
 pub(in crate::telemetry) fn is_ours(reason: Reason) -> bool {
+    is_of_upstream(reason)
+        || matches!(
+            reason,
+            Reason::StoreUnavailable
+                | Reason::StoreBusy
+                | Reason::PasswordBusy
+                | Reason::NotWritten
+                | Reason::Internal
+        )
+}
+
+/// Whether an upstream failed.
+pub(in crate::telemetry) fn is_of_upstream(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::StoreUnavailable
-            | Reason::StoreBusy
-            | Reason::UpstreamUnreachable
+        Reason::UpstreamUnreachable
             | Reason::ConnectTimeout
             | Reason::UpstreamBusy
             | Reason::ResponseTimeout
             | Reason::UpstreamClosed
             | Reason::UpstreamInvalid
             | Reason::ResponseAborted
-            | Reason::PasswordBusy
-            | Reason::NotWritten
-            | Reason::Internal
     )
 }
 
