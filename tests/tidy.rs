@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Settings.
     ("config", "header secret"),
     // Resources.
-    ("cache", "clock header identity"),
+    ("cache", "clock header identity secret"),
     ("store", "clock identity secret"),
     ("password", "secret telemetry"),
     // The only writer.

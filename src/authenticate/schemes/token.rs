@@ -137,7 +137,7 @@ impl TokenSource {
         match self.cache.recall(&key, context.now, stale) {
             local::Recall::Known(known) => judge(known, AnsweredBy::Local),
             local::Recall::Stale(known) => judge(known, AnsweredBy::Stale),
-            local::Recall::Unknown => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
+            local::Recall::Unknown(_) => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
             local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
         }
     }
@@ -153,7 +153,7 @@ impl TokenSource {
         let verdict = match loaded {
             Loaded::Known(known) => judge(known, AnsweredBy::Store),
             Loaded::Stale(known) => judge(known, AnsweredBy::Stale),
-            Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
+            Loaded::Unknown(_) => self.unknown(key, AnsweredBy::Store),
         };
         Ok((verdict, Effects::default()))
     }
@@ -188,10 +188,10 @@ impl TokenSource {
         let stale = Duration::MAX;
         let known = match self.cache.recall(&key, Now::read(self.clock.as_ref()), stale) {
             local::Recall::Known(known) | local::Recall::Stale(known) => Some(known),
-            local::Recall::Unknown => None,
+            local::Recall::Unknown(_) => None,
             local::Recall::Miss => match self.load(key, stale).await? {
                 Loaded::Known(known) | Loaded::Stale(known) => Some(known),
-                Loaded::Unknown => None,
+                Loaded::Unknown(_) => None,
             },
         };
         let id = known.map(|known| Exposed::Known(known.id));
