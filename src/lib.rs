@@ -40,6 +40,7 @@ pub mod store;
 pub mod config;
 
 pub mod clock;
+pub mod django;
 pub mod header;
 pub mod identity;
 pub mod secret;
