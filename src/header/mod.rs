@@ -3,7 +3,10 @@
 
 pub mod authority;
 pub mod authorization;
+pub mod base64;
+pub mod basic;
 pub mod chunked;
+pub mod cookie;
 pub mod forwarded;
 pub mod guarded;
 pub mod hop_by_hop;
