@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("config", "header secret"),
     // Resources.
     ("cache", "clock header identity secret"),
-    ("store", "clock identity secret"),
+    ("store", "cache clock config django identity secret"),
     ("password", "secret telemetry"),
     // The only writer.
     ("credentials", "cache clock identity password secret store telemetry"),

@@ -161,6 +161,12 @@ pub enum Invalidation {
     Everything,
 }
 
+/// What a failed look-up says of the store.
+pub trait Outage {
+    /// Whether the store could not be asked, so that it had better be left alone for a moment.
+    fn is_outage(&self) -> bool;
+}
+
 /// How long entries are believed, and how many there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheSettings {
@@ -324,7 +330,7 @@ impl LocalCache {
     ///
     /// # Cancel safety
     /// Dropping the future lets the next caller ask, and leaves what was known for it.
-    pub async fn load<E, A, F, T>(
+    pub async fn load<E: Outage, A, F, T>(
         &self,
         key: CredentialKey,
         clock: &dyn Clock,
@@ -379,7 +385,7 @@ impl LocalCache {
                     return Ok(Loaded::Unknown(nothing));
                 }
                 Err(error) => {
-                    if error.is_some() {
+                    if error.as_ref().is_some_and(Outage::is_outage) {
                         self.pause_store(clock.monotonic());
                     }
                     let held = asking.put_back();

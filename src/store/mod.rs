@@ -13,6 +13,7 @@ pub mod manage;
 pub mod session;
 pub mod sqlite;
 
+use crate::cache::local::Outage;
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
@@ -45,6 +46,12 @@ pub enum StoreError {
     /// It belongs to an adopted Django, and only Django changes it.
     #[error("{0} belongs to Django: change it there")]
     Foreign(&'static str),
+}
+
+impl Outage for StoreError {
+    fn is_outage(&self) -> bool {
+        true
+    }
 }
 
 /// A token as looked up: its own facts and its user's, in one round trip.

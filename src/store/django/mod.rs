@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How Django's tables are used.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct DjangoSettings {
     /// Signs and reads sessions.
     pub keys: django::Keys,
