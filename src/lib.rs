@@ -25,6 +25,8 @@ pub mod authorize;
 
 pub mod throttle;
 
+pub mod login;
+
 pub mod forward;
 
 pub mod respond;

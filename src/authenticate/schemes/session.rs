@@ -112,7 +112,7 @@ impl SessionSettings {
     /// The session's key that a request presents. `None`: no cookie.
     pub fn presented(&self, head: &Head) -> Option<Presented> {
         let value = cookie(&head.headers, &self.cookie)?;
-        let characters = value.iter().filter(|byte| (**byte as i8) >= -0x40).count();
+        let characters = String::from_utf8_lossy(&value).chars().count();
         let is_key = characters >= KEY_CHARACTERS_MIN && value.len() <= KEY_BYTES_MAX;
         Some(if is_key { Presented::Key(Secret::new(value.into_owned())) } else { Presented::NoKey })
     }
@@ -290,6 +290,13 @@ impl Scheme for SessionScheme {
                 return Recall::Answer(self.decide(known, context.now, AnsweredBy::Stale, effects));
             }
             local::Recall::Unknown(Nothing::Nobody) => return Recall::NotMine,
+            // It may be absent because it was renewed a moment ago.
+            local::Recall::Unknown(Nothing::Absent)
+                if self.sessions.renewed.get(digest, context.now.monotonic).is_none() =>
+            {
+                effects.set_cookie(&self.settings.no_session_cookie());
+                return Recall::NotMine;
+            }
             local::Recall::Unknown(Nothing::Absent) | local::Recall::Miss => {}
         }
         match self.settings.presented(head) {
@@ -298,7 +305,6 @@ impl Scheme for SessionScheme {
                 effects.set_cookie(&self.settings.no_session_cookie());
                 Recall::NotMine
             }
-            // That it is not there is remembered; that it was renewed may be, too.
             Some(Presented::Key(key)) => self.ask(key, context),
         }
     }
