@@ -62,7 +62,7 @@ def base64_texts(rng):
     drawn = (bytes(rng.choice(b"AZaz09+/==-_\xe9.") for _ in range(rng.randint(0, 14))) for _ in range(300))
     for text in [*crafted, *drawn]:
         try:
-            given = base64.b64decode(text).hex()
+            given = latin1(base64.b64decode(text))
         except binascii.Error:
             given = None
         yield {"text": latin1(text), "bytes": given}
