@@ -40,6 +40,7 @@ pub mod store;
 pub mod config;
 
 pub mod clock;
+pub mod csrf;
 pub mod header;
 pub mod identity;
 pub mod secret;

@@ -11,5 +11,6 @@ pub mod forwarded;
 pub mod guarded;
 pub mod hop_by_hop;
 pub mod identity_value;
+pub mod joined;
 pub mod target;
 pub mod traceparent;
