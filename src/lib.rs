@@ -42,6 +42,7 @@ pub mod store;
 pub mod config;
 
 pub mod clock;
+pub mod csrf;
 pub mod django;
 pub mod header;
 pub mod identity;

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("secret", ""),
     ("clock", ""),
     ("header", ""),
+    ("csrf", "header"),
     ("identity", ""),
     ("django", "secret"),
     ("trace", "identity"),
@@ -74,7 +75,7 @@ const PROOFS: &[(&str, &str)] = &[
 ];
 
 /// Modules of pure functions.
-const PURE: &[&str] = &["django", "header"];
+const PURE: &[&str] = &["csrf", "django", "header"];
 
 /// What those have no use for.
 const IO: &[&str] =

@@ -14,9 +14,10 @@ use crate::clock::{Monotonic, UnixSeconds};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::csrf::{self, CsrfSecret, NextStep, Reason, Source, form};
 use crate::header::cookie::cookie;
+use crate::header::joined::joined;
 use crate::header::set_cookie::SetCookie;
 use crate::identity::{Digest, Family, SchemeKind};
-use crate::secret::Secret;
+use crate::secret::{NoRandomness, Secret};
 use crate::store::StoreError;
 use crate::store::session::{FoundSession, Renewed, UserSession};
 use crate::trace::AnsweredBy;
@@ -118,6 +119,20 @@ impl SessionSettings {
     }
 }
 
+/// A secret that nobody knows yet.
+///
+/// # Errors
+/// If the system gives no randomness.
+pub fn new_csrf_secret() -> Result<CsrfSecret, NoRandomness> {
+    loop {
+        let mut bytes = zeroize::Zeroizing::new([0; csrf::RANDOM_BYTES]);
+        getrandom::fill(&mut *bytes).map_err(|_| NoRandomness)?;
+        if let Some(secret) = CsrfSecret::from_random(&bytes) {
+            return Ok(secret);
+        }
+    }
+}
+
 /// What a cookie says.
 #[derive(Debug)]
 pub enum Presented {
@@ -181,7 +196,7 @@ impl SessionScheme {
         }
         let Some(held) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
         let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&held)).is_ok();
-        if !is_good && let Ok(secret) = csrf::new_secret() {
+        if !is_good && let Ok(secret) = new_csrf_secret() {
             effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
         }
     }
@@ -253,7 +268,7 @@ impl SessionScheme {
                 (expected, form::token(content_type, prefix, prefix.len() < FORM_BYTES_MAX).into_value())
             }
         };
-        let header = csrf::header_value(&head.headers, &settings.header);
+        let header = joined(&head.headers, &settings.header);
         expected.check_token(settings, field.as_deref(), header.as_deref())?;
         Ok(Check::Pass)
     }
