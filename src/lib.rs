@@ -25,7 +25,9 @@ pub mod authorize;
 
 pub mod throttle;
 
+pub mod cors;
 pub mod login;
+pub mod navigation;
 
 pub mod forward;
 

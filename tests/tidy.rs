@@ -39,6 +39,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
     ("throttle", "accept authenticate authorize clock config identity secret trace"),
+    ("cors", "accept"),
+    ("navigation", "accept"),
     ("login", "authenticate clock credentials password secret store throttle"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
@@ -56,13 +58,13 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Composition.
     (
         "gateway",
-        "accept authenticate authorize cache config endpoint forward require_https respond route telemetry \
-         throttle trace",
+        "accept authenticate authorize cache config cors endpoint forward navigation require_https respond route \
+         telemetry throttle trace",
     ),
     (
         "app",
-        "accept admin authenticate cache clock config credentials endpoint forward gateway header identity \
-         password require_https respond route secret store telemetry throttle trace",
+        "accept admin authenticate cache clock config cors credentials csrf django endpoint forward gateway header \
+         identity login password require_https respond route secret store telemetry throttle trace",
     ),
     ("cli", "accept app clock config credentials identity secret store telemetry"),
 ];
