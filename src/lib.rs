@@ -39,6 +39,7 @@ pub mod store;
 
 pub mod config;
 
+pub mod body;
 pub mod clock;
 pub mod csrf;
 pub mod header;

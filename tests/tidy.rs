@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("secret", ""),
     ("clock", ""),
     ("header", ""),
-    ("csrf", "header"),
+    ("body", "header"),
+    ("csrf", "body header"),
     ("identity", ""),
     ("trace", "identity"),
     ("telemetry", "header identity trace"),
@@ -41,7 +42,10 @@ const MAY_IMPORT: &[(&str, &str)] = &[
         "respond",
         "accept authenticate authorize clock forward identity require_https route telemetry throttle trace",
     ),
-    ("endpoint", "accept authenticate clock credentials password respond secret store throttle trace"),
+    (
+        "endpoint",
+        "accept authenticate body clock credentials header password respond secret store throttle trace",
+    ),
     // What operators ask, apart from all of that.
     ("admin", ""),
     // Composition.
@@ -237,7 +241,7 @@ fn proofs_are_made_by_their_stage_alone() {
 #[test]
 fn grammar_does_no_io() {
     let mut faults = Vec::new();
-    let is_grammar = |source: &&Source| matches!(module(&source.path), Some("header" | "csrf"));
+    let is_grammar = |source: &&Source| matches!(module(&source.path), Some("header" | "body" | "csrf"));
     for source in sources(&["src"]).iter().filter(is_grammar) {
         for line in code(&source.text) {
             if IO.iter().any(|name| line.contains(name)) {
