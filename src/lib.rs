@@ -43,6 +43,7 @@ pub mod store;
 
 pub mod config;
 
+pub mod body;
 pub mod clock;
 pub mod csrf;
 pub mod django;

@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("secret", ""),
     ("clock", ""),
     ("header", ""),
-    ("csrf", "header"),
+    ("body", "header"),
+    ("csrf", "body header"),
     ("identity", ""),
     ("django", "secret"),
     ("trace", "identity"),
@@ -50,8 +51,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ),
     (
         "endpoint",
-        "accept authenticate clock config credentials csrf header identity login password respond secret store \
-         throttle trace",
+        "accept authenticate body clock config credentials csrf header identity login navigation password respond secret \
+         store throttle trace",
     ),
     // What operators ask, apart from all of that.
     ("admin", ""),
@@ -77,7 +78,7 @@ const PROOFS: &[(&str, &str)] = &[
 ];
 
 /// Modules of pure functions.
-const PURE: &[&str] = &["csrf", "django", "header"];
+const PURE: &[&str] = &["body", "csrf", "django", "header"];
 
 /// What those have no use for.
 const IO: &[&str] =

@@ -4,6 +4,7 @@
 //! This is wider than RFC 6265 section 5.4 on purpose: what Django would take for a session is one here, so it is also
 //! removed where no upstream may see it.
 
+use crate::header::blanks::strip;
 use http::{HeaderMap, HeaderValue, header};
 use std::borrow::Cow;
 
@@ -78,13 +79,6 @@ fn stripped(bytes: &[u8]) -> Cow<'_, str> {
         Cow::Borrowed(text) => Cow::Borrowed(strip(text)),
         Cow::Owned(text) => Cow::Owned(strip(&text).to_owned()),
     }
-}
-
-/// Python's `str.strip`: Unicode's blanks and the separators of ASCII.
-fn strip(text: &str) -> &str {
-    text.trim_matches(|character: char| {
-        character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
-    })
 }
 
 /// `http.cookies._unquote`: between quotes `\ooo` is the character of that number and `\c` is `c`.
