@@ -167,6 +167,13 @@ pub trait Outage {
     fn is_outage(&self) -> bool;
 }
 
+/// What cannot fail does not.
+impl Outage for std::convert::Infallible {
+    fn is_outage(&self) -> bool {
+        match *self {}
+    }
+}
+
 /// How long entries are believed, and how many there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheSettings {

@@ -449,7 +449,7 @@ impl Scheme for SlowNames {
         SchemeKind::Token
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
         None
     }
 

@@ -88,7 +88,7 @@ impl Scheme for Sessions {
         SchemeKind::Session
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
         None
     }
 

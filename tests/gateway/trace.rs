@@ -209,7 +209,7 @@ impl Scheme for Double {
         SchemeKind::Token
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
         None
     }
 

@@ -162,7 +162,7 @@ impl Scheme for SlowScheme {
         SchemeKind::Token
     }
 
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
         None
     }
 
