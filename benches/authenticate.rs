@@ -134,7 +134,7 @@ impl World {
         let key = CredentialKey { digest: Digest::of(&key_text(u64::MAX)), family: Family::Doorward };
         let ask = || std::future::ready(Ok::<_, Infallible>(None));
         let loaded = self.runtime.block_on(self.cache.load(key, &self.clock, HOUR, ask)).unwrap();
-        assert!(matches!(loaded, local::Loaded::Unknown));
+        assert!(matches!(loaded, local::Loaded::Unknown(_)));
         self.recall(
             "unknown token, asked a moment ago",
             || u64::MAX,
@@ -320,7 +320,7 @@ fn fill(runtime: &tokio::runtime::Runtime, cache: &LocalCache, numbers: std::ops
         for number in numbers {
             let key = CredentialKey { digest: Digest::of(&key_text(number)), family: Family::Doorward };
             let owner = number.checked_rem(users).map(user);
-            let fact = owner.map(|user| Fact { id: CredentialId(number), expires: None, user });
+            let fact = owner.map(|user| Fact { id: CredentialId(number), expires: None, user, csrf_secret: None });
             let ask = || std::future::ready(Ok::<_, Infallible>(fact.clone()));
             cache.load(key, &clock, HOUR, ask).await.unwrap();
         }

@@ -77,7 +77,7 @@ fn fact() -> Fact {
         password_version: 1,
         not_before: 0,
     };
-    Fact { id: CredentialId(1), expires: None, user }
+    Fact { id: CredentialId(1), expires: None, user, csrf_secret: None }
 }
 
 fn head(token: &str) -> Head {

@@ -23,8 +23,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Settings.
     ("config", "header secret"),
     // Resources.
-    ("cache", "clock header identity"),
-    ("store", "clock identity secret"),
+    ("cache", "clock header identity secret"),
+    ("store", "cache clock config django identity secret"),
     ("password", "secret telemetry"),
     // The only writer.
     ("credentials", "cache clock identity password secret store telemetry"),

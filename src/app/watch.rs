@@ -73,7 +73,7 @@ async fn follow(
                 failures = 0;
                 health.works(Part::Store, true);
                 for change in &changes {
-                    cache.invalidate(invalidation(*change));
+                    apply(*change, cache, clock);
                 }
                 if !changes.is_empty() {
                     cache.forget_unknown();
@@ -96,11 +96,17 @@ async fn follow(
     }
 }
 
-fn invalidation(change: Change) -> Invalidation {
+fn apply(change: Change, cache: &LocalCache, clock: &dyn Clock) {
     match change {
-        Change::Token(digest) => Invalidation::Credential(CredentialKey { digest, family: Family::Doorward }),
-        Change::User(user) => Invalidation::User(user),
-        Change::Everything => Invalidation::Everything,
+        Change::Credential(digest) => {
+            for family in Family::ALL {
+                cache.invalidate(Invalidation::Credential(CredentialKey { digest, family }));
+            }
+        }
+        Change::User(user) => cache.invalidate(Invalidation::User(user)),
+        Change::Everything => cache.invalidate(Invalidation::Everything),
+        // What is asked for from now on finds it.
+        Change::Something => cache.doubt(clock.monotonic()),
     }
 }
 

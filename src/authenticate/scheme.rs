@@ -10,11 +10,16 @@
 //! A scheme says what happened; `respond` alone picks statuses.
 
 use crate::accept::head::Head;
+use crate::cache::local::Known;
 use crate::cache::users::UserRecord;
+use crate::clock::UnixSeconds;
+use crate::header::set_cookie::SetCookie;
 use crate::identity::{CredentialId, SchemeKind};
-use crate::trace::AnsweredBy;
+use crate::secret::Secret;
+use crate::trace::{AnsweredBy, ThrottleState};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use std::borrow::Cow;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,8 +33,8 @@ pub trait Scheme: Debug + Send + Sync {
     fn kind(&self) -> SchemeKind;
 
     /// Its challenge (RFC 9110 section 11.6.1). `None`: a route that lists it first answers 403, not 401
-    /// (DRF 3.18, `APIView.handle_exception`).
-    fn challenge(&self) -> Option<HeaderValue>;
+    /// (DRF 3.18, `APIView.handle_exception`). `realm` is the route's, if it has one of its own.
+    fn challenge(&self, realm: Option<&str>) -> Option<HeaderValue>;
 
     /// Reads the request and answers if it can without waiting.
     fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall;
@@ -72,6 +77,19 @@ pub struct Identity {
     pub scheme: SchemeKind,
     /// By which credential.
     pub credential: CredentialId,
+    /// Until when. `None`: until it is revoked.
+    pub expires: Option<UnixSeconds>,
+    /// What a session keeps against forged requests (Django's `CSRF_USE_SESSIONS`).
+    pub csrf_secret: Option<Arc<Secret>>,
+}
+
+impl Identity {
+    /// Whoever a credential is known to be.
+    pub fn of(known: Known, scheme: SchemeKind) -> Self {
+        let expires = known.expires();
+        let Known { user, id: credential, csrf_secret, .. } = known;
+        Self { user, scheme, credential, expires, csrf_secret }
+    }
 }
 
 /// Answer of [`Scheme::recall`].
@@ -84,6 +102,8 @@ pub enum Recall {
     Answer(Verdict),
     /// The store must be asked.
     Ask(Verification),
+    /// A password must be checked: what counts attempts makes them wait, and passwords have places of their own.
+    Attempt(Verification),
 }
 
 /// The second step: owns the credentials.
@@ -93,10 +113,12 @@ pub type Verification = Pin<Box<dyn Future<Output = Result<(Verdict, Effects), N
 pub type Naming = Pin<Box<dyn Future<Output = Result<Exposed, NobodyKnows>> + Send>>;
 
 /// Credentials that came in clear, under their public id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Exposed {
     /// They are in the store, and can be revoked.
     Known(CredentialId),
+    /// They are a key of DRF's, which can be revoked by itself alone.
+    Key(CredentialId, Secret),
     /// They are not, or are void already.
     Unknown(CredentialId),
 }
@@ -117,6 +139,19 @@ pub enum Verdict {
     Rejected(Refusal, AnsweredBy, Option<CredentialId>),
     /// Good, but the user may not log in. Stops the chain.
     Inactive(Refusal, AnsweredBy),
+    /// Nothing was checked: too many attempts of this client failed. Stops the chain.
+    TooMany(TooManyAttempts),
+    /// Nothing was checked: too many passwords wait. Stops the chain.
+    Busy,
+}
+
+/// Too many attempts failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyAttempts {
+    /// When to try again.
+    pub wait: Duration,
+    /// Which guard says so: for the log, never for the client.
+    pub by: ThrottleState,
 }
 
 /// Answer of [`Scheme::check`].
@@ -136,8 +171,8 @@ pub enum Check {
 /// What the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Text of `detail`; fixed wording, never built from what the client sent.
-    pub detail: &'static str,
+    /// Text of `detail`. Fixed wording, but for what Django quotes of `Origin` and `Referer`.
+    pub detail: Cow<'static, str>,
     /// The whole JSON body, where the family has one of its own.
     pub body: Option<Bytes>,
 }
@@ -145,23 +180,39 @@ pub struct Refusal {
 impl Refusal {
     /// DRF's ordinary body with this detail.
     pub const fn new(detail: &'static str) -> Self {
-        Self { detail, body: None }
+        Self { detail: Cow::Borrowed(detail), body: None }
     }
 }
 
 /// What a scheme adds to the answer, whoever gives it: cookies to set or delete, `Vary`.
 #[derive(Debug, Default)]
-pub struct Effects(Option<Box<HeaderMap>>);
+pub struct Effects {
+    fields: Option<Box<HeaderMap>>,
+    varies_by_cookie: bool,
+}
 
 impl Effects {
     /// Adds a field to the answer.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.get_or_insert_default().append(name, value);
+        self.fields.get_or_insert_default().append(name, value);
+    }
+
+    /// Sets a cookie.
+    pub fn set_cookie(&mut self, cookie: &SetCookie<'_>) {
+        if let Some(value) = cookie.value() {
+            self.add(header::SET_COOKIE, value);
+        }
+    }
+
+    /// The answer depends on the cookies, since they were looked at (`Vary: Cookie`).
+    pub fn vary_by_cookie(&mut self) {
+        self.varies_by_cookie = true;
     }
 
     /// Takes another's effects in.
     pub fn extend(&mut self, other: Self) {
-        let Some(other) = other.0 else { return };
+        self.varies_by_cookie |= other.varies_by_cookie;
+        let Some(other) = other.fields else { return };
         for (name, value) in other.iter() {
             self.add(name.clone(), value.clone());
         }
@@ -169,10 +220,19 @@ impl Effects {
 
     /// Adds the fields to an answer.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in self.0.iter().flat_map(|fields| fields.iter()) {
+        for (name, value) in self.fields.iter().flat_map(|fields| fields.iter()) {
             headers.append(name.clone(), value.clone());
         }
+        if self.varies_by_cookie && !varies_by_cookie(headers) {
+            headers.append(header::VARY, HeaderValue::from_static("Cookie"));
+        }
     }
+}
+
+/// Whether an answer says so already (RFC 9110 section 12.5.5).
+fn varies_by_cookie(headers: &HeaderMap) -> bool {
+    let names = headers.get_all(header::VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"cookie") || name == b"*")
 }
 
 impl Debug for Recall {
@@ -182,6 +242,7 @@ impl Debug for Recall {
             Self::Malformed(refusal) => f.debug_tuple("Malformed").field(refusal).finish(),
             Self::Answer(verdict) => f.debug_tuple("Answer").field(verdict).finish(),
             Self::Ask(_) => f.write_str("Ask(…)"),
+            Self::Attempt(_) => f.write_str("Attempt(…)"),
         }
     }
 }

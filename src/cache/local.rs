@@ -16,6 +16,7 @@ use crate::cache::users::{UserRecord, Users};
 use crate::cache::uses::Uses;
 use crate::clock::{Clock, Monotonic, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
+use crate::secret::Secret;
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -51,6 +52,32 @@ pub struct Fact {
     pub expires: Option<UnixSeconds>,
     /// The user, active or not.
     pub user: User,
+    /// What a session keeps against forged requests (Django's `CSRF_USE_SESSIONS`).
+    pub csrf_secret: Option<Arc<Secret>>,
+}
+
+/// What the store says where it has no fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nothing {
+    /// There is no such credential.
+    Absent,
+    /// It is there and names nobody: the session of a visitor who is not logged in, or one that cannot be read.
+    Nobody,
+}
+
+/// The store's answer.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// Somebody's.
+    Fact(Fact),
+    /// Nobody's.
+    Nothing(Nothing),
+}
+
+impl From<Option<Fact>> for Found {
+    fn from(fact: Option<Fact>) -> Self {
+        fact.map_or(Self::Nothing(Nothing::Absent), Self::Fact)
+    }
 }
 
 /// A cached credential.
@@ -60,6 +87,8 @@ pub struct Known {
     pub user: Arc<UserRecord>,
     /// Public id.
     pub id: CredentialId,
+    /// As in [`Fact`].
+    pub csrf_secret: Option<Arc<Secret>>,
     expires: UnixSeconds,
     confirmed: Monotonic,
 }
@@ -68,6 +97,11 @@ impl Known {
     /// Whether it has expired. Entries are never used past the credential's own end.
     pub fn is_expired(&self, now: UnixSeconds) -> bool {
         self.expires <= now
+    }
+
+    /// When it expires. `None`: never.
+    pub fn expires(&self) -> Option<UnixSeconds> {
+        (self.expires.0 < i64::MAX).then_some(self.expires)
     }
 }
 
@@ -99,8 +133,8 @@ pub enum Recall {
     Known(Known),
     /// Known, not proved, but the store cannot be asked and the entry is not too old.
     Stale(Known),
-    /// The store said a moment ago that there is no such credential.
-    Unknown,
+    /// The store said so a moment ago.
+    Unknown(Nothing),
     /// The store must be asked.
     Miss,
 }
@@ -112,8 +146,8 @@ pub enum Loaded {
     Known(Known),
     /// As [`Recall::Stale`].
     Stale(Known),
-    /// There is no such credential.
-    Unknown,
+    /// The store has nothing.
+    Unknown(Nothing),
 }
 
 /// What is no longer to be believed.
@@ -125,6 +159,12 @@ pub enum Invalidation {
     User(UserId),
     /// Everything.
     Everything,
+}
+
+/// What a failed look-up says of the store.
+pub trait Outage {
+    /// Whether the store could not be asked, so that it had better be left alone for a moment.
+    fn is_outage(&self) -> bool;
 }
 
 /// How long entries are believed, and how many there may be.
@@ -140,7 +180,7 @@ pub struct CacheSettings {
 
 /// Bytes of an entry without its user's record, in a full cache with the names of the evicted: measured by
 /// `benches/authenticate.rs`. Without evictions it is 108.
-const ENTRY_BYTES: u64 = 144;
+const ENTRY_BYTES: u64 = 152;
 /// Bytes of an entry for an unknown credential, measured alike.
 const UNKNOWN_BYTES: u64 = 144;
 /// The least that an entry is counted as.
@@ -168,7 +208,7 @@ impl Weighter<CredentialKey, Known> for Weight {
 type Seeded = foldhash::fast::RandomState;
 type Credentials = Cache<CredentialKey, Known, Weight, Seeded, Evictions>;
 type Guard<'a> = quick_cache::sync::PlaceholderGuard<'a, CredentialKey, Known, Weight, Seeded, Evictions>;
-type Unknowns = Cache<CredentialKey, Monotonic, quick_cache::UnitWeighter, Seeded, Evictions>;
+type Unknowns = Cache<CredentialKey, (Monotonic, Nothing), quick_cache::UnitWeighter, Seeded, Evictions>;
 
 /// Counts entries that had to go for others.
 #[derive(Debug, Clone, Default)]
@@ -209,6 +249,9 @@ pub struct LocalCache {
     settings: CacheSettings,
     /// All entries are proved as of this moment.
     proved: AtomicU64,
+    /// Entries confirmed before this moment are asked for again before they are used: something changed in the store,
+    /// and it does not say what.
+    doubted: AtomicU64,
     /// The store is not asked before this moment.
     store_pause_ends: AtomicU64,
 }
@@ -254,6 +297,7 @@ impl LocalCache {
             hasher: Seeded::default(),
             settings,
             proved: AtomicU64::new(0),
+            doubted: AtomicU64::new(0),
             store_pause_ends: AtomicU64::new(0),
         }
     }
@@ -263,7 +307,7 @@ impl LocalCache {
     pub fn recall(&self, key: &CredentialKey, now: Now, stale: Duration) -> Recall {
         let Some(known) = self.credentials.get(key) else {
             return match self.unknowns.get(key) {
-                Some(until) if now.monotonic < until => Recall::Unknown,
+                Some((until, nothing)) if now.monotonic < until => Recall::Unknown(nothing),
                 _ => Recall::Miss,
             };
         };
@@ -286,7 +330,7 @@ impl LocalCache {
     ///
     /// # Cancel safety
     /// Dropping the future lets the next caller ask, and leaves what was known for it.
-    pub async fn load<E, A, F>(
+    pub async fn load<E: Outage, A, F, T>(
         &self,
         key: CredentialKey,
         clock: &dyn Clock,
@@ -295,7 +339,8 @@ impl LocalCache {
     ) -> Result<Loaded, Option<E>>
     where
         A: Fn() -> F,
-        F: Future<Output = Result<Option<Fact>, E>> + Send,
+        F: Future<Output = Result<T, E>> + Send,
+        T: Into<Found>,
     {
         for _ in 0..ATTEMPTS_MAX {
             let moment = self.touched.now();
@@ -314,16 +359,18 @@ impl LocalCache {
                 Err(guard) => guard,
             };
             let mut asking = Asking { cache: self, key, guard: Some(guard), held, moment };
-            if self.unknowns.get(&key).is_some_and(|until| clock.monotonic() < until) {
+            let unknown = self.unknowns.get(&key).filter(|(until, _)| clock.monotonic() < *until);
+            if let Some((_, nothing)) = unknown {
                 asking.held = None;
-                return Ok(Loaded::Unknown);
+                return Ok(Loaded::Unknown(nothing));
             }
             // Waiting for the guard took time; the load begins here.
             let moment_of_load = self.touched.now();
             let began = clock.monotonic();
-            let answer = if self.is_store_paused(began) { Err(None) } else { ask().await.map_err(Some) };
+            let paused = self.is_store_paused(began);
+            let answer = if paused { Err(None) } else { ask().await.map(Into::into).map_err(Some) };
             match answer {
-                Ok(Some(fact)) => {
+                Ok(Found::Fact(fact)) => {
                     asking.held = None;
                     if let Some(known) = self.adopt(fact, began, moment_of_load)
                         && asking.fill(known.clone())
@@ -332,13 +379,13 @@ impl LocalCache {
                     }
                     // Invalidated while loading: what was read may be old.
                 }
-                Ok(None) => {
+                Ok(Found::Nothing(nothing)) => {
                     asking.held = None;
-                    self.remember_unknown(key, began, moment_of_load);
-                    return Ok(Loaded::Unknown);
+                    self.remember_unknown(key, nothing, began, moment_of_load);
+                    return Ok(Loaded::Unknown(nothing));
                 }
                 Err(error) => {
-                    if error.is_some() {
+                    if error.as_ref().is_some_and(Outage::is_outage) {
                         self.pause_store(clock.monotonic());
                     }
                     let held = asking.put_back();
@@ -378,6 +425,14 @@ impl LocalCache {
     /// All entries are proved: the store said, when asked at this moment, that whatever changed was invalidated.
     pub fn prove(&self, asked: Monotonic) {
         self.proved.fetch_max(asked.0, Ordering::AcqRel);
+    }
+
+    /// Something changed in the store, which does not say what: no entry that was confirmed before this moment is used
+    /// before it was asked for again. Nothing is forgotten, so what the store cannot confirm may still be used as
+    /// stale.
+    pub fn doubt(&self, moment: Monotonic) {
+        self.doubted.fetch_max(moment.0, Ordering::AcqRel);
+        self.forget_unknown();
     }
 
     /// When credentials were last used.
@@ -422,11 +477,11 @@ impl LocalCache {
             return None;
         }
         let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
-        Some(Known { user, id: fact.id, expires, confirmed: began })
+        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
     }
 
-    fn remember_unknown(&self, key: CredentialKey, began: Monotonic, moment: Moment) {
-        self.unknowns.insert(key, began.plus(self.settings.negative_ttl));
+    fn remember_unknown(&self, key: CredentialKey, nothing: Nothing, began: Monotonic, moment: Moment) {
+        self.unknowns.insert(key, (began.plus(self.settings.negative_ttl), nothing));
         if self.touched.since(self.hash(&key), moment) {
             self.unknowns.remove(&key);
         }
@@ -437,13 +492,18 @@ impl LocalCache {
     }
 
     fn is_believed(&self, known: &Known, now: Monotonic) -> bool {
-        self.is_within(known, now, self.settings.revocation_bound)
+        !self.is_doubted(known) && self.is_within(known, now, self.settings.revocation_bound)
     }
 
-    /// Whether the last proof is at most this long ago.
+    fn is_doubted(&self, known: &Known) -> bool {
+        known.confirmed.0 < self.doubted.load(Ordering::Acquire)
+    }
+
+    /// Whether the last proof is at most this long ago. What is proved for all entries is not for those in doubt.
     fn is_within(&self, known: &Known, now: Monotonic, bound: Duration) -> bool {
-        let proved = known.confirmed.max(Monotonic(self.proved.load(Ordering::Acquire)));
-        now < proved.plus(bound)
+        let proved =
+            if self.is_doubted(known) { Monotonic(0) } else { Monotonic(self.proved.load(Ordering::Acquire)) };
+        now < known.confirmed.max(proved).plus(bound)
     }
 
     fn stale(&self, known: Known, now: Monotonic, bound: Duration) -> Option<Loaded> {

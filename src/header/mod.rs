@@ -3,10 +3,14 @@
 
 pub mod authority;
 pub mod authorization;
+pub mod base64;
+pub mod basic;
 pub mod chunked;
+pub mod cookie;
 pub mod forwarded;
 pub mod guarded;
 pub mod hop_by_hop;
 pub mod identity_value;
+pub mod set_cookie;
 pub mod target;
 pub mod traceparent;

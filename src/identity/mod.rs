@@ -38,6 +38,20 @@ pub struct User {
 pub enum Family {
     /// Tokens that doorward issued.
     Doorward = 1,
+    /// Keys of DRF's `authtoken_token`.
+    Authtoken = 2,
+    /// Cookies that name a session.
+    Session = 3,
+    /// Names and passwords, under a digest with a key of this process.
+    Basic = 4,
+    /// Names that a trusted peer vouches for.
+    RemoteUser = 5,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Doorward, Self::Authtoken, Self::Session, Self::Basic, Self::RemoteUser];
 }
 
 /// SHA-256 of a credential: what caches and the store know instead of the credential.
@@ -94,17 +108,23 @@ pub enum SchemeKind {
     Token = 1,
     /// A cookie that names a session, as Django's.
     Session = 2,
+    /// `Authorization: Basic …` (RFC 7617), as DRF's `BasicAuthentication`.
+    Basic = 3,
+    /// A name that a trusted peer vouches for, as DRF's `RemoteUserAuthentication`.
+    RemoteUser = 4,
 }
 
 impl SchemeKind {
     /// All of them, in the order of their numbers, from 1.
-    pub const ALL: &'static [Self] = &[Self::Token, Self::Session];
+    pub const ALL: &'static [Self] = &[Self::Token, Self::Session, Self::Basic, Self::RemoteUser];
 
     /// The name told to upstreams (`[identity] auth_type`) and written to logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Token => "Token",
             Self::Session => "Session",
+            Self::Basic => "Basic",
+            Self::RemoteUser => "RemoteUser",
         }
     }
 }

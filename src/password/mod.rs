@@ -5,8 +5,13 @@
 //! and may come again. A caller who went away costs nothing, so a flood of aborted logins does not fill the threads.
 
 mod argon2;
+mod check;
+pub mod django;
+mod encoded;
+mod own;
 
-use crate::password::argon2::Hasher;
+use crate::password::argon2::Memory;
+use crate::password::check::Check;
 use crate::secret::Secret;
 use crate::telemetry::metrics::PasswordMetrics;
 use parking_lot::Mutex;
@@ -36,7 +41,7 @@ pub enum PasswordError {
     Failed,
 }
 
-type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
+type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// Hashes and verifies passwords on threads of its own; usable from any runtime.
 ///
@@ -45,10 +50,15 @@ type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
 pub struct Passwords {
     jobs: SyncSender<Job>,
     metrics: PasswordMetrics,
+    check: Check,
 }
 
 impl Passwords {
-    /// Starts the threads (each keeps 19 MiB once used). At most `queue` callers wait for one; 0: nobody waits.
+    /// Starts the threads. At most `queue` callers wait for one; 0: nobody waits.
+    ///
+    /// Each thread keeps 19 MiB once it has used argon2. While it checks a hash that was made with more (Django's
+    /// argon2 takes 100 MiB, its scrypt 16 MiB) it takes that besides, never more than 128 MiB, and gives it back at
+    /// once: so `threads` times 147 MiB at most. Where there is no memory nothing matches.
     ///
     /// # Errors
     /// If the operating system gives no more threads.
@@ -59,13 +69,33 @@ impl Passwords {
             let receiver = Arc::clone(&receiver);
             thread::Builder::new().name(format!("password-{number}")).spawn(move || serve(&receiver))?;
         }
-        Ok(Self { jobs, metrics: PasswordMetrics::default() })
+        Ok(Self { jobs, metrics: PasswordMetrics::default(), check: Check::default() })
     }
 
     /// Passwords are measured by these.
     #[must_use]
     pub fn measured(self, metrics: PasswordMetrics) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Whether Django's `md5$…` is checked, which is no protection for a password (default: nobody's). Say so before
+    /// [`Self::burning`].
+    #[must_use]
+    pub fn allow_md5(mut self, allowed: bool) -> Self {
+        self.check.allowed.md5 = allowed;
+        self
+    }
+
+    /// For a database that others fill: an unknown user takes as long as most of `sample` (stored encodings, of a
+    /// part of the users or all), told apart by algorithm and costs; of equally many the later. Without one that can
+    /// be used it remains as long as one of our own hashes.
+    ///
+    /// A user whose hash is of another kind can still be told from an unknown one by time. Only a PBKDF2 of fewer
+    /// iterations than most is made up for when the password is wrong, as Django does.
+    #[must_use]
+    pub fn burning(mut self, sample: &[Secret]) -> Self {
+        self.check.nobody = self.check.most_common(sample).unwrap_or(self.check.nobody);
+        self
     }
 
     /// Half of the cores, at least one: a flood of logins leaves the other half to requests.
@@ -86,12 +116,28 @@ impl Passwords {
         if password.expose().len() > PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
-        let encoded = self.run(move |hasher| hasher.hash(password.expose())).await?;
+        let encoded = self.run(move |memory| own::hash(memory, password.expose())).await?;
         encoded.map_err(|_| PasswordError::Failed)
     }
 
-    /// Whether `encoded` is the hash of this password. `None` (there is no such user) takes as long as a user with
-    /// one of our hashes, and so does a hash that is malformed or costs more than we pay; none of them matches.
+    /// Hashes a new password for Django's tables with a new salt: `pbkdf2_sha256` of 1,000,000 iterations.
+    ///
+    /// # Errors
+    /// As of [`Self::hash`].
+    ///
+    /// # Cancel safety
+    /// When dropped, work that has not begun is skipped.
+    pub async fn hash_django(&self, password: Secret) -> Result<Secret, PasswordError> {
+        if password.expose().len() > PASSWORD_BYTES_MAX {
+            return Err(PasswordError::TooLong);
+        }
+        let encoded = self.run(move |_| django::hash(password.expose())).await?;
+        encoded.map_err(|_| PasswordError::Failed)
+    }
+
+    /// Whether `encoded`, one of ours or of Django's, is the hash of this password. `None` (there is no such user)
+    /// takes as long as a user with one of our hashes, or as [`Self::burning`] said; and so does a hash that is
+    /// unusable, unknown, malformed, or costs more than we pay. None of them matches.
     ///
     /// # Errors
     /// [`PasswordError::Busy`] at once if the queue is full, else [`PasswordError::Failed`].
@@ -102,19 +148,20 @@ impl Passwords {
         if password.expose().len() > PASSWORD_BYTES_MAX {
             return Ok(false);
         }
-        self.run(move |hasher| hasher.verify(password.expose(), encoded.as_ref())).await
+        let check = self.check;
+        self.run(move |memory| check.verify(memory, password.expose(), encoded.as_ref())).await
     }
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Hasher) -> T + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let (answer, waiting) = oneshot::channel();
         let (metrics, waits, came) = (self.metrics.clone(), self.metrics.begin(), Instant::now());
-        let job = move |hasher: &mut Hasher| {
+        let job = move |memory: &mut Memory| {
             if !answer.is_closed() {
                 let began = Instant::now();
-                let worked = work(hasher);
+                let worked = work(memory);
                 metrics.hashed(began - came, began.elapsed());
                 drop(waits);
                 drop(answer.send(worked));
@@ -130,11 +177,9 @@ impl Passwords {
 
 /// Whether a hash that matched should be replaced by a new one: other costs than ours, or not ours at all.
 pub fn needs_rehash(encoded: &Secret) -> bool {
-    argon2::needs_rehash(encoded)
+    own::needs_rehash(encoded)
 }
 
-/// Takes jobs until the pool is dropped. A job that panics answers nobody (its caller sees `Failed`) and ends only
-/// itself.
 /// Niceness of the threads: where a request and a password want the same core, the request gets ten times as much.
 const NICENESS: i32 = 10;
 
@@ -146,15 +191,17 @@ fn yield_to_requests() {
     }
 }
 
+/// Takes jobs until the pool is dropped. A job that panics answers nobody (its caller sees `Failed`) and ends only
+/// itself.
 fn serve(jobs: &Mutex<Receiver<Job>>) {
     yield_to_requests();
-    let mut hasher = Hasher::default();
+    let mut memory = Memory::default();
     loop {
         // One thread waits for the channel, the others for the lock.
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
-        if catch_unwind(AssertUnwindSafe(|| job(&mut hasher))).is_err() {
-            hasher = Hasher::default();
+        if catch_unwind(AssertUnwindSafe(|| job(&mut memory))).is_err() {
+            memory = Memory::default();
         }
     }
 }
@@ -174,7 +221,7 @@ mod tests {
         let (begun, has_begun) = oneshot::channel();
         let pool = Arc::clone(pool);
         tokio::spawn(async move {
-            let job = move |_: &mut Hasher| {
+            let job = move |_: &mut Memory| {
                 begun.send(()).unwrap();
                 wait.recv().unwrap_err();
             };
@@ -195,6 +242,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn django_is_verified_and_hashed() {
+        let pool = pool(4);
+        let encoded = pool.hash_django(Secret::new(*b"secret")).await.unwrap();
+        assert!(!django::needs_rehash(&encoded));
+        assert_eq!(pool.verify(Secret::new(*b"secret"), Some(encoded.clone())).await, Ok(true));
+        assert_eq!(pool.verify(Secret::new(*b"other"), Some(encoded)).await, Ok(false));
+        let unusable = django::unusable().unwrap();
+        assert_eq!(pool.verify(Secret::default(), Some(unusable)).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn md5_is_checked_where_it_is_allowed() {
+        let encoded = Secret::new(*b"md5$dIqTM2tW4k8zmqJ6Mj3Ov2$e00094dee4b9106cf5e8b8eecbd5ba49");
+        let password = || Secret::new(*b"md5-pass-1");
+        assert_eq!(pool(1).verify(password(), Some(encoded.clone())).await, Ok(false));
+        assert_eq!(pool(1).allow_md5(true).verify(password(), Some(encoded)).await, Ok(true));
+    }
+
+    #[test]
+    fn nobody_takes_as_long_as_most_of_the_sample() {
+        let own = Check::default().nobody;
+        assert_eq!(pool(1).burning(&[]).check.nobody, own);
+        assert_eq!(pool(1).burning(&[Secret::new(*b"!x")]).check.nobody, own);
+        let sample = Secret::new(*b"pbkdf2_sha1$150000$salt$CBMQlabqMt/73O4UnZqcFAcmryM=");
+        assert_ne!(pool(1).burning(&[sample]).check.nobody, own);
+    }
+
+    #[tokio::test]
     async fn unknown_user_never_matches() {
         assert_eq!(pool(4).verify(Secret::new(*b"secret"), None).await, Ok(false));
     }
@@ -204,6 +279,7 @@ mod tests {
         let pool = pool(4);
         let long = Secret::new(vec![b'a'; PASSWORD_BYTES_MAX + 1]);
         assert_eq!(pool.hash(long.clone()).await.unwrap_err(), PasswordError::TooLong);
+        assert_eq!(pool.hash_django(long.clone()).await.unwrap_err(), PasswordError::TooLong);
         assert_eq!(pool.verify(long, None).await, Ok(false));
     }
 

@@ -8,13 +8,17 @@
 //! * **Writes have one caller**, the module `credentials`, which commits, then invalidates, then acknowledges.
 //! * **Every change that can void a cached answer** leaves a row in the table of changes, in the same transaction.
 
+pub mod django;
 pub mod manage;
+pub mod session;
 pub mod sqlite;
 
+use crate::cache::local::Outage;
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::manage::{ManageTokens, ManageUsers};
+use crate::store::session::SessionStore;
 use std::fmt::Debug;
 use std::pin::Pin;
 
@@ -36,6 +40,18 @@ pub enum StoreError {
     /// The schema was made by a newer doorward; nothing was changed.
     #[error("the store's schema is newer than this program: use the doorward that made it, or a newer one")]
     SchemaNewer,
+    /// The database that was to be adopted is not what it was said to be.
+    #[error("not a database that can be adopted: {0}")]
+    NotAdoptable(String),
+    /// It belongs to an adopted Django, and only Django changes it.
+    #[error("{0} belongs to Django: change it there")]
+    Foreign(&'static str),
+}
+
+impl Outage for StoreError {
+    fn is_outage(&self) -> bool {
+        true
+    }
 }
 
 /// A token as looked up: its own facts and its user's, in one round trip.
@@ -163,12 +179,14 @@ pub struct UserWithPassword {
 /// One cached answer that a commit made void, in the order of commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// A token was made, changed or deleted.
-    Token(Digest),
+    /// A credential was made, changed or deleted.
+    Credential(Digest),
     /// A user's facts, groups or password changed, or the user is gone.
     User(UserId),
     /// So much changed that it cannot be told (rows were missed): believe nothing.
     Everything,
+    /// Somebody changed something, and the store does not say what: ask again before anything is believed.
+    Something,
 }
 
 /// Tokens in the store.
@@ -213,6 +231,47 @@ pub trait TokenStore: Debug + Send + Sync {
     fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>>;
 }
 
+/// Keys of DRF's `authtoken_token`, where a Django database is adopted; elsewhere there are none.
+pub trait KeyStore: Debug + Send + Sync {
+    /// Whose key this is: the user, active or not. Exact and case-sensitive.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn find_key(&self, _key: Secret) -> StoreFuture<'_, Option<User>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The user's key, which is `new` if there was none (DRF 3.18, `Token.objects.get_or_create`); committed when this
+    /// returns. `None`: since the password was checked, the user was deleted, deactivated, or given another one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written, or there are no keys here.
+    fn obtain_key(&self, _: KeyRequest) -> StoreFuture<'_, Option<Secret>> {
+        Box::pin(async { Err(StoreError::Foreign("the table of keys")) })
+    }
+
+    /// Deletes a key. `false`: there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn delete_key(&self, _key: Secret) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(false) })
+    }
+}
+
+/// Somebody's wish for a key.
+#[derive(Debug, Clone)]
+pub struct KeyRequest {
+    /// Whose it will be.
+    pub user: UserId,
+    /// The user's password version when the password was checked.
+    pub password_version: i64,
+    /// The key, if there is none yet.
+    pub new: Secret,
+    /// When.
+    pub now: UnixSeconds,
+}
+
 /// Users in the store.
 pub trait UserStore: Debug + Send + Sync {
     /// Looks a user up by exact name.
@@ -220,6 +279,28 @@ pub trait UserStore: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`] if nobody knows.
     fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>>;
+
+    /// Looks a user up by key.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn user_by_id(&self, user: UserId) -> StoreFuture<'_, Option<User>>;
+
+    /// Stored passwords of some users, so that it can be seen how most of them are encoded.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn sample_passwords(&self) -> StoreFuture<'_, Vec<Secret>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Replaces the encoded password by another encoding of the same one. `false`: it is another one by now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn recode_password(&self, _user: UserId, _old: Secret, _new: Secret) -> StoreFuture<'_, bool> {
+        Box::pin(async { Ok(false) })
+    }
 
     /// Stores a user; committed when this returns.
     ///
@@ -266,7 +347,7 @@ pub trait ChangeFeed: Debug + Send {
 }
 
 /// Everything the gateway and its commands ask of a store.
-pub trait Store: TokenStore + UserStore + ManageTokens + ManageUsers {
+pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens + ManageUsers {
     /// Opens a feed that starts with what is committed after this call.
     ///
     /// # Errors

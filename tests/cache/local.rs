@@ -66,7 +66,7 @@ impl Bench {
         match self.cache.recall(&key(number), self.now(), self.stale) {
             Recall::Known(known) => Seen::Known(known.user.user.password_version),
             Recall::Stale(known) => Seen::Stale(known.user.user.password_version),
-            Recall::Unknown => Seen::Unknown,
+            Recall::Unknown(_) => Seen::Unknown,
             Recall::Miss => Seen::Miss,
         }
     }
@@ -75,13 +75,13 @@ impl Bench {
         let key = key(number);
         let ask = || async move {
             let found = self.store.find_token(key.digest).await?;
-            let fact = found.map(|token| Fact { id: token.id, expires: token.expires, user: token.user });
+            let fact = found.map(|token| Fact { id: token.id, expires: token.expires, user: token.user, csrf_secret: None });
             Ok::<_, StoreError>(fact)
         };
         match self.cache.load(key, &self.clock, self.stale, ask).await {
             Ok(Loaded::Known(known)) => Seen::Known(known.user.user.password_version),
             Ok(Loaded::Stale(known)) => Seen::Stale(known.user.user.password_version),
-            Ok(Loaded::Unknown) => Seen::Unknown,
+            Ok(Loaded::Unknown(_)) => Seen::Unknown,
             Err(Some(StoreError::Unavailable(_))) => Seen::Failed,
             Err(Some(other)) => panic!("{other}"),
             Err(None) => Seen::LeftAlone,
@@ -456,6 +456,7 @@ fn cache_is_bounded_in_bytes() {
                     id: doorward::identity::CredentialId(1),
                     expires: None,
                     user: user(number.into(), 1),
+                    csrf_secret: None,
                 };
                 let ask = || {
                     let fact = fact.clone();

@@ -117,7 +117,7 @@ impl Subject for Guarded {
     fn recall(&self, token: usize) -> Recalled {
         match self.cache.recall(&key(token), Now::read(&self.clock), Duration::ZERO) {
             Recall::Known(known) | Recall::Stale(known) => Recalled::Hit(Some(versions(&known))),
-            Recall::Unknown => Recalled::Hit(None),
+            Recall::Unknown(_) => Recalled::Hit(None),
             Recall::Miss => Recalled::Miss,
         }
     }
@@ -126,13 +126,13 @@ impl Subject for Guarded {
         let ask = || async {
             let (version, of_user) = model.look_up(token).await;
             let user = user(i64::try_from(token % USERS).unwrap(), of_user);
-            let fact = Fact { id: CredentialId(version.cast_unsigned()), expires: None, user };
+            let fact = Fact { id: CredentialId(version.cast_unsigned()), expires: None, user, csrf_secret: None };
             Ok::<_, Infallible>(Some(fact).filter(|_| is_there(version)))
         };
         match self.cache.load(key(token), &self.clock, Duration::ZERO, ask).await {
             Ok(Loaded::Known(known) | Loaded::Stale(known)) => Some(versions(&known)),
             // `Err(None)`: overtaken too often; nobody is told anything wrong.
-            Ok(Loaded::Unknown) | Err(_) => None,
+            Ok(Loaded::Unknown(_)) | Err(_) => None,
         }
     }
 

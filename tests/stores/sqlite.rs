@@ -222,10 +222,10 @@ async fn foreign_writes_are_reported() {
         ("UPDATE user SET is_staff = 1 WHERE username = 'bob'", vec![Change::User(bob)]),
         ("UPDATE user SET not_before = 5 WHERE username = 'bob'", vec![Change::User(bob)]),
         ("UPDATE user SET username = 'robert' WHERE username = 'bob'", vec![Change::User(bob)]),
-        ("UPDATE token SET expires_at = 5", vec![Change::Token(digest(1))]),
-        ("UPDATE token SET user_id = 2", vec![Change::Token(digest(1))]),
+        ("UPDATE token SET expires_at = 5", vec![Change::Credential(digest(1))]),
+        ("UPDATE token SET user_id = 2", vec![Change::Credential(digest(1))]),
         ("DELETE FROM user_group", vec![Change::User(alice)]),
-        ("DELETE FROM token", vec![Change::Token(digest(1))]),
+        ("DELETE FROM token", vec![Change::Credential(digest(1))]),
         ("DELETE FROM user", vec![Change::User(alice), Change::User(bob)]),
     ] {
         run(&mut foreign, statement).await;
@@ -246,7 +246,7 @@ async fn replaced_digest_is_reported_with_the_new_one() {
         .execute(&mut foreign)
         .await
         .unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1)), Change::Token(digest(2))]);
+    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1)), Change::Credential(digest(2))]);
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn rolled_back_write_leaves_no_gap() {
     run(&mut foreign, "UPDATE user SET is_active = 0").await;
     run(&mut foreign, "ROLLBACK").await;
     store.insert_token(token(1, alice)).await.unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1))]);
+    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1))]);
 }
 
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn no_commit_is_lost_between_polls() {
     };
     tokio::time::timeout(HANG, follow).await.unwrap();
     writer.await.unwrap();
-    assert_eq!(seen, (0..200).map(|number| Change::Token(digest(number))).collect::<Vec<_>>());
+    assert_eq!(seen, (0..200).map(|number| Change::Credential(digest(number))).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ pub(crate) async fn find(store: &dyn Store, name: &str) -> Option<User> {
 pub(crate) async fn reported(feed: &mut Box<dyn ChangeFeed>) -> Vec<Change> {
     let mut changes = feed.changes().await.unwrap();
     changes.sort_by_key(|change| match change {
-        Change::Token(digest) => (0, digest.0.to_vec()),
+        Change::Credential(digest) => (0, digest.0.to_vec()),
         Change::User(user) => (1, user.0.to_be_bytes().to_vec()),
         Change::Everything => (2, vec![]),
     });
@@ -220,7 +220,7 @@ pub(crate) async fn granted_token_displaces_the_least_recently_used(open: Open<'
     let mut feed = open().await.change_feed().await.unwrap();
     assert_eq!(store.grant_token(obtained(4, alice), three()).await.unwrap(), revoked(&[1]), "the oldest");
     let changes = reported(&mut feed).await;
-    assert!(changes.contains(&Change::Token(digest(1))) && changes.contains(&Change::Token(digest(4))));
+    assert!(changes.contains(&Change::Credential(digest(1))) && changes.contains(&Change::Credential(digest(4))));
     // What was written counts, and what this process knows better counts more.
     let used = |seconds| UnixSeconds(NOW.0 + seconds);
     store.write_uses(vec![(CredentialId(2), used(5)), (CredentialId(3), used(7))]).await.unwrap();
@@ -309,8 +309,8 @@ pub(crate) async fn deleted_user_takes_the_tokens_along(open: Open<'_>) {
     }
     let mut feed = open().await.change_feed().await.unwrap();
     assert!(store.delete_user(alice).await.unwrap());
-    let mut gone = vec![Change::Token(digest(1)), Change::Token(digest(2))];
-    gone.sort_by_key(|change| if let Change::Token(digest) = change { digest.0 } else { [0; 32] });
+    let mut gone = vec![Change::Credential(digest(1)), Change::Credential(digest(2))];
+    gone.sort_by_key(|change| if let Change::Credential(digest) = change { digest.0 } else { [0; 32] });
     gone.push(Change::User(alice));
     assert_eq!(reported(&mut feed).await, gone);
     assert!(find(&*store, "alice").await.is_none());
@@ -325,7 +325,7 @@ pub(crate) async fn feed_reports_each_kind_of_write(open: Open<'_>) {
     let bob = store.insert_user(user("bob")).await.unwrap();
     let mut feed = open().await.change_feed().await.unwrap();
     store.insert_token(token(1, bob)).await.unwrap();
-    assert_eq!(reported(&mut feed).await, [Change::Token(digest(1))]);
+    assert_eq!(reported(&mut feed).await, [Change::Credential(digest(1))]);
     store.set_active(alice, false).await.unwrap();
     assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
     store.set_password(alice, Secret::new("$argon2id$2")).await.unwrap();
@@ -335,7 +335,7 @@ pub(crate) async fn feed_reports_each_kind_of_write(open: Open<'_>) {
     store.set_groups(alice, vec![]).await.unwrap();
     assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
     store.delete_token(CredentialId(1)).await.unwrap();
-    assert_eq!(reported(&mut feed).await, [Change::Token(digest(1))]);
+    assert_eq!(reported(&mut feed).await, [Change::Credential(digest(1))]);
     store.delete_user(alice).await.unwrap();
     assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
     assert_eq!(reported(&mut feed).await, []);
@@ -349,8 +349,8 @@ pub(crate) async fn feed_starts_where_it_was_opened(open: Open<'_>) {
     let mut others = open().await.change_feed().await.unwrap();
     assert_eq!(reported(&mut own).await, []);
     store.insert_token(token(2, alice)).await.unwrap();
-    assert_eq!(reported(&mut own).await, [Change::Token(digest(2))], "one's own writes as well");
-    assert_eq!(reported(&mut others).await, [Change::Token(digest(2))], "unread before the first write");
+    assert_eq!(reported(&mut own).await, [Change::Credential(digest(2))], "one's own writes as well");
+    assert_eq!(reported(&mut others).await, [Change::Credential(digest(2))], "unread before the first write");
 }
 
 pub(crate) async fn writes_that_find_nothing_are_silent(open: Open<'_>) {
@@ -378,7 +378,7 @@ pub(crate) async fn lagging_feed_believes_nothing_after_a_prune(open: Open<'_>) 
     let mut fresh = open().await.change_feed().await.unwrap();
     store.insert_token(token(4, alice)).await.unwrap();
     for feed in [&mut lagging, &mut current, &mut fresh] {
-        assert_eq!(reported(feed).await, [Change::Token(digest(4))]);
+        assert_eq!(reported(feed).await, [Change::Credential(digest(4))]);
     }
 }
 
@@ -390,7 +390,7 @@ pub(crate) async fn prune_keeps_what_feeds_may_not_have_read(open: Open<'_>) {
     store.insert_token(token(2, alice)).await.unwrap();
     // The rows were made now; by this clock they are of the future.
     store.prune(NOW).await.unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1)), Change::Token(digest(2))]);
+    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1)), Change::Credential(digest(2))]);
 }
 
 pub(crate) async fn prune_deletes_tokens_long_expired(open: Open<'_>) {
@@ -403,7 +403,7 @@ pub(crate) async fn prune_deletes_tokens_long_expired(open: Open<'_>) {
     }
     let mut feed = open().await.change_feed().await.unwrap();
     store.prune(NOW).await.unwrap();
-    assert_eq!(reported(&mut feed).await, [Change::Token(digest(4))]);
+    assert_eq!(reported(&mut feed).await, [Change::Credential(digest(4))]);
     let left: Vec<_> = store.list_tokens(None).await.unwrap().iter().map(|token| token.id.0).collect();
     assert_eq!(left, [1, 2, 3]);
 }
@@ -416,5 +416,5 @@ pub(crate) async fn too_many_changes_are_everything(open: Open<'_>) {
     store.set_groups(alice, groups).await.unwrap();
     assert_eq!(feed.changes().await.unwrap(), [Change::Everything]);
     store.insert_token(token(1, alice)).await.unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Token(digest(1))], "and it goes on after them");
+    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1))], "and it goes on after them");
 }

@@ -1,3 +1,6 @@
 //! The schemes, one file each.
 
+pub mod basic;
+pub mod remote_user;
+pub mod session;
 pub mod token;

@@ -6,16 +6,14 @@ use crate::accept::head::Head;
 use crate::authenticate::scheme::{
     Context, Effects, Exposed, Identity, Naming, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
-use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, LocalCache, Now};
+use crate::authenticate::lookups::Lookups;
+use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, Now};
 use crate::cache::uses::Mark;
-use crate::clock::Clock;
 use crate::header::authorization::{self, Words};
 use crate::identity::{CredentialId, Digest, Family, SchemeKind};
 use crate::secret::Secret;
-use crate::store::{FoundToken, Store, StoreError};
-use crate::telemetry::metrics::StoreMetrics;
+use crate::store::{FoundToken, StoreError};
 use crate::trace::AnsweredBy;
-use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderValue, header};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,26 +30,23 @@ const INACTIVE: Refusal = Refusal::new("User inactive or deleted.");
 pub struct TokenScheme {
     keyword: String,
     challenge: HeaderValue,
-    source: Arc<TokenSource>,
+    families: Families,
 }
 
-/// Where tokens are looked up; shared by all instances.
-#[derive(Debug)]
-pub struct TokenSource {
-    cache: Arc<LocalCache>,
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    metrics: StoreMetrics,
-    /// Names credentials that nobody knows, so that the log can tell them apart.
-    unknown_ids: hmac::Key,
+/// The tables that a token is looked for in, in their order.
+#[derive(Debug, Clone)]
+struct Families {
+    families: Arc<[Family]>,
+    lookups: Arc<Lookups>,
 }
 
 impl TokenScheme {
-    /// An instance with this keyword, an RFC 9110 token.
-    pub fn new(keyword: &str, source: Arc<TokenSource>) -> Self {
+    /// An instance with this keyword, an RFC 9110 token, for tokens of these families.
+    pub fn new(keyword: &str, families: &[Family], lookups: Arc<Lookups>) -> Self {
         // The configuration has checked the keyword; were it wrong, no challenge would match and all be refused.
         let challenge = HeaderValue::from_str(keyword).unwrap_or(HeaderValue::from_static("Token"));
-        Self { keyword: keyword.to_owned(), challenge, source }
+        let families = Families { families: families.into(), lookups };
+        Self { keyword: keyword.to_owned(), challenge, families }
     }
 }
 
@@ -61,7 +56,7 @@ impl Scheme for TokenScheme {
     }
 
     /// The keyword alone (DRF 3.18, `TokenAuthentication.authenticate_header`).
-    fn challenge(&self) -> Option<HeaderValue> {
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
         Some(self.challenge.clone())
     }
 
@@ -70,7 +65,7 @@ impl Scheme for TokenScheme {
         match read(&value, &self.keyword) {
             Reading::NotMine => Recall::NotMine,
             Reading::Malformed(refusal) => Recall::Malformed(refusal),
-            Reading::Token(token) => self.source.recall(Digest::of(token), context),
+            Reading::Token(token) => self.families.recall(token, context),
         }
     }
 
@@ -78,8 +73,7 @@ impl Scheme for TokenScheme {
     fn exposed(&self, headers: &HeaderMap) -> Vec<Naming> {
         let name = |value: &HeaderValue| -> Option<Naming> {
             let Reading::Token(token) = read(value.as_bytes(), &self.keyword) else { return None };
-            let key = CredentialKey { digest: Digest::of(token), family: Family::Doorward };
-            Some(Box::pin(Arc::clone(&self.source).name(key)))
+            Some(Box::pin(self.families.clone().name(Secret::new(token))))
         };
         headers.get_all(header::AUTHORIZATION).iter().filter_map(name).collect()
     }
@@ -111,51 +105,61 @@ pub fn read<'a>(value: &'a [u8], keyword: &str) -> Reading<'a> {
     }
 }
 
-impl TokenSource {
-    /// First the cache, then the store. The deployment key makes public ids of unknown tokens.
-    pub fn new(
-        cache: Arc<LocalCache>,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        deployment_key: &Secret,
-    ) -> Self {
-        let unknown_ids = hmac::Key::new(hmac::HMAC_SHA256, deployment_key.expose());
-        Self { cache, store, clock, metrics: StoreMetrics::default(), unknown_ids }
-    }
+/// A token that no family has.
+enum Asked {
+    Somebodys(Known, AnsweredBy),
+    Nobodys,
+}
 
-    /// Look-ups are measured by these.
-    #[must_use]
-    pub fn measured(self, metrics: StoreMetrics) -> Self {
-        Self { metrics, ..self }
-    }
-
-    fn recall(self: &Arc<Self>, digest: Digest, context: &Context) -> Recall {
-        let key = CredentialKey { digest, family: Family::Doorward };
-        let stale = context.stale_while_unreachable;
-        let mark = self.cache.uses().mark(digest);
+impl Families {
+    fn recall(&self, token: &[u8], context: &Context) -> Recall {
+        let Lookups { cache, .. } = &*self.lookups;
+        let digest = Digest::of(token);
+        let mark = cache.uses().mark(digest);
         let judge = |known, by| Recall::Answer(self.judge(known, by, &mark, context.now));
-        match self.cache.recall(&key, context.now, stale) {
-            local::Recall::Known(known) => judge(known, AnsweredBy::Local),
-            local::Recall::Stale(known) => judge(known, AnsweredBy::Stale),
-            local::Recall::Unknown => Recall::Answer(self.unknown(key, AnsweredBy::LocalUnknown)),
-            local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(self).verify(key, stale))),
+        for (place, family) in self.families.iter().enumerate() {
+            let key = CredentialKey { digest, family: *family };
+            match cache.recall(&key, context.now, context.stale_while_unreachable) {
+                local::Recall::Known(known) => return judge(known, AnsweredBy::Local),
+                local::Recall::Stale(known) => return judge(known, AnsweredBy::Stale),
+                // The next family may know it.
+                local::Recall::Unknown(_) => {}
+                local::Recall::Miss => {
+                    let (token, stale) = (Secret::new(token), context.stale_while_unreachable);
+                    return Recall::Ask(Box::pin(self.clone().verify(token, place, stale)));
+                }
+            }
         }
+        Recall::Answer(self.unknown(digest, AnsweredBy::LocalUnknown))
     }
 
     async fn verify(
-        self: Arc<Self>,
-        key: CredentialKey,
+        self,
+        token: Secret,
+        place: usize,
         stale: Duration,
     ) -> Result<(Verdict, Effects), NobodyKnows> {
-        let loaded = self.load(key, stale).await?;
-        let (mark, now) = (self.cache.uses().mark(key.digest), Now::read(self.clock.as_ref()));
-        let judge = |known, by| self.judge(known, by, &mark, now);
-        let verdict = match loaded {
-            Loaded::Known(known) => judge(known, AnsweredBy::Store),
-            Loaded::Stale(known) => judge(known, AnsweredBy::Stale),
-            Loaded::Unknown => self.unknown(key, AnsweredBy::Store),
+        let digest = Digest::of(token.expose());
+        let asked = self.ask(&token, place, stale).await?;
+        let (mark, now) = (self.lookups.cache.uses().mark(digest), self.lookups.now());
+        let verdict = match asked {
+            Asked::Somebodys(known, answered_by) => self.judge(known, answered_by, &mark, now),
+            Asked::Nobodys => self.unknown(digest, AnsweredBy::Store),
         };
         Ok((verdict, Effects::default()))
+    }
+
+    /// Asks the families from this place on.
+    async fn ask(&self, token: &Secret, place: usize, stale: Duration) -> Result<Asked, NobodyKnows> {
+        let digest = Digest::of(token.expose());
+        for family in self.families.iter().skip(place) {
+            match self.load(token, CredentialKey { digest, family: *family }, stale).await? {
+                Loaded::Known(known) => return Ok(Asked::Somebodys(known, AnsweredBy::Store)),
+                Loaded::Stale(known) => return Ok(Asked::Somebodys(known, AnsweredBy::Stale)),
+                Loaded::Unknown(_) => {}
+            }
+        }
+        Ok(Asked::Nobodys)
     }
 
     /// An expired token is like one that never was: knox answers so, and it tells a finder least.
@@ -163,59 +167,67 @@ impl TokenSource {
         if known.is_expired(now.unix) {
             Verdict::Rejected(INVALID, answered_by, Some(known.id))
         } else if known.user.user.is_active {
-            self.cache.uses().note(mark, known.id, now.monotonic, now.unix);
-            let identity = Identity { user: known.user, scheme: SchemeKind::Token, credential: known.id };
-            Verdict::Verified(identity, answered_by)
+            self.lookups.cache.uses().note(mark, known.id, now.monotonic, now.unix);
+            Verdict::Verified(Identity::of(known, SchemeKind::Token), answered_by)
         } else {
             Verdict::Inactive(INACTIVE, answered_by)
         }
     }
 
-    async fn load(&self, key: CredentialKey, stale: Duration) -> Result<Loaded, NobodyKnows> {
-        let store = Arc::clone(&self.store);
+    async fn load(&self, token: &Secret, key: CredentialKey, stale: Duration) -> Result<Loaded, NobodyKnows> {
+        let Lookups { cache, store, clock, metrics, .. } = &*self.lookups;
+        let id = self.lookups.id(&key);
         let ask = || {
-            let store = Arc::clone(&store);
+            let (store, token) = (Arc::clone(store), token.clone());
             async move {
-                let found = self.metrics.measure("find-token", store.find_token(key.digest)).await?;
+                if key.family == Family::Authtoken {
+                    let found = metrics.measure("find-key", store.find_key(token)).await?;
+                    return Ok(found.map(|user| Fact { id, expires: None, user, csrf_secret: None }));
+                }
+                let found = metrics.measure("find-token", store.find_token(key.digest)).await?;
                 Ok::<_, StoreError>(found.and_then(fact))
             }
         };
-        self.cache.load(key, self.clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
+        cache.load(key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
     }
 
     /// What a token is called, however old the answer is: its id never changes.
-    async fn name(self: Arc<Self>, key: CredentialKey) -> Result<Exposed, NobodyKnows> {
+    async fn name(self, token: Secret) -> Result<Exposed, NobodyKnows> {
         let stale = Duration::MAX;
-        let known = match self.cache.recall(&key, Now::read(self.clock.as_ref()), stale) {
-            local::Recall::Known(known) | local::Recall::Stale(known) => Some(known),
-            local::Recall::Unknown => None,
-            local::Recall::Miss => match self.load(key, stale).await? {
-                Loaded::Known(known) | Loaded::Stale(known) => Some(known),
-                Loaded::Unknown => None,
-            },
-        };
-        let id = known.map(|known| Exposed::Known(known.id));
-        id.or_else(|| self.unknown_id(key).map(Exposed::Unknown)).ok_or(NobodyKnows(None))
+        let digest = Digest::of(token.expose());
+        for family in self.families.iter() {
+            let key = CredentialKey { digest, family: *family };
+            let known = match self.lookups.cache.recall(&key, self.lookups.now(), stale) {
+                local::Recall::Known(known) | local::Recall::Stale(known) => Some(known),
+                local::Recall::Unknown(_) => None,
+                local::Recall::Miss => match self.load(&token, key, stale).await? {
+                    Loaded::Known(known) | Loaded::Stale(known) => Some(known),
+                    Loaded::Unknown(_) => None,
+                },
+            };
+            if let Some(known) = known {
+                let is_key = *family == Family::Authtoken;
+                return Ok(if is_key { Exposed::Key(known.id, token) } else { Exposed::Known(known.id) });
+            }
+        }
+        Ok(Exposed::Unknown(self.unknown_id(digest)))
     }
 
-    fn unknown(&self, key: CredentialKey, answered_by: AnsweredBy) -> Verdict {
-        Verdict::Rejected(INVALID, answered_by, self.unknown_id(key))
+    fn unknown(&self, digest: Digest, answered_by: AnsweredBy) -> Verdict {
+        Verdict::Rejected(INVALID, answered_by, Some(self.unknown_id(digest)))
     }
 
-    /// A token that nobody knows, under 64 bits of a keyed digest: a public id that says nothing of it.
-    fn unknown_id(&self, key: CredentialKey) -> Option<CredentialId> {
-        let mut context = hmac::Context::with_key(&self.unknown_ids);
-        context.update(&[key.family as u8]);
-        context.update(&key.digest.0);
-        let tag = context.sign();
-        tag.as_ref().first_chunk().map(|first| CredentialId(u64::from_be_bytes(*first)))
+    /// A token that nobody knows has a name all the same, so that the log can tell them apart.
+    fn unknown_id(&self, digest: Digest) -> CredentialId {
+        let family = self.families.first().copied().unwrap_or(Family::Doorward);
+        self.lookups.id(&CredentialKey { digest, family })
     }
 }
 
 /// Credentials made before the user's `not_before` are void.
 fn fact(found: FoundToken) -> Option<Fact> {
     let is_void = found.created.0 < found.user.not_before;
-    (!is_void).then_some(Fact { id: found.id, expires: found.expires, user: found.user })
+    (!is_void).then_some(Fact { id: found.id, expires: found.expires, user: found.user, csrf_secret: None })
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl Sqlite {
             expires: batch.expires.map(|expires| expires.0),
         };
         let mut written = 0;
-        let mut write = self.write().await?;
+        let mut write = self.pools.write().await?;
         for rows in batch.tokens.chunks(INSERT_ROWS) {
             insert(&mut write, &common, rows).await?;
             written += rows.len();
@@ -133,7 +133,7 @@ impl ManageTokens for Sqlite {
         after: Option<TokenPlace>,
         limit: u32,
     ) -> StoreFuture<'_, TokenPage> {
-        Box::pin(self.read(async move {
+        Box::pin(self.pools.read(async move {
             // Numbers of rows begin with 1.
             let after = after.map_or(0, |place| place.0);
             let statement = if user.is_some() { PAGE_OF_USER } else { PAGE_OF_ALL };
@@ -141,13 +141,13 @@ impl ManageTokens for Sqlite {
             if let Some(user) = user {
                 query = query.bind(user.0);
             }
-            page(query.fetch_all(&self.readers).await?, limit)
+            page(query.fetch_all(&self.pools.readers).await?, limit)
         }))
     }
 
     fn count_tokens(&self, user: UserId) -> StoreFuture<'_, u64> {
         Box::pin(async move {
-            let count = sqlx::query_scalar::<_, i64>(COUNT).bind(user.0).fetch_one(&self.readers).await;
+            let count = sqlx::query_scalar::<_, i64>(COUNT).bind(user.0).fetch_one(&self.pools.readers).await;
             Ok(count.map_err(unavailable)?.unsigned_abs())
         })
     }
@@ -161,7 +161,7 @@ impl ManageTokens for Sqlite {
                 expires: token.expires.map(|expires| expires.0),
             };
             let row = BatchToken { id: token.id, digest: token.digest, user: token.user };
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let deleted = delete_of_user(&mut write, token.user).await.map_err(not_written)?;
             insert(&mut write, &common, &[row]).await?;
             write.commit().await.map_err(not_written)?;
@@ -171,7 +171,7 @@ impl ManageTokens for Sqlite {
 
     fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let deleted = delete_of_user(&mut write, user).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
             Ok(deleted)
@@ -179,20 +179,20 @@ impl ManageTokens for Sqlite {
     }
 
     fn taken_digests(&self, digests: Vec<Digest>) -> StoreFuture<'_, Vec<Digest>> {
-        Box::pin(self.read(async move {
+        Box::pin(self.pools.read(async move {
             let names: Vec<String> = digests.iter().map(hex).collect();
             let names = serde_json::Value::from(names).to_string();
-            let taken: Vec<Vec<u8>> = sqlx::query_scalar(TAKEN).bind(names).fetch_all(&self.readers).await?;
+            let taken: Vec<Vec<u8>> = sqlx::query_scalar(TAKEN).bind(names).fetch_all(&self.pools.readers).await?;
             Ok(taken.into_iter().filter_map(|digest| digest.try_into().ok()).map(Digest).collect())
         }))
     }
 
     fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            sqlx::raw_sql(BATCH_SETTINGS).execute(&self.writer).await.map_err(not_written)?;
+            sqlx::raw_sql(BATCH_SETTINGS).execute(&self.pools.writer).await.map_err(not_written)?;
             let written = self.insert_batch(&batch, &progress).await;
             // Whatever became of the batch: only memory would not be given back.
-            sqlx::raw_sql(USUAL_SETTINGS).execute(&self.writer).await.map(drop).unwrap_or_default();
+            sqlx::raw_sql(USUAL_SETTINGS).execute(&self.pools.writer).await.map(drop).unwrap_or_default();
             written
         })
     }

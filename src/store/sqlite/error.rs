@@ -13,12 +13,12 @@ const FULL: i32 = 13;
 const CONSTRAINT: i32 = 19;
 
 /// Why a read failed.
-pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
+pub(in crate::store) fn unavailable(error: sqlx::Error) -> StoreError {
     StoreError::Unavailable(Box::new(error))
 }
 
 /// Why a write failed: a taken name, certainly nothing written, or nobody knows.
-pub(super) fn not_written(error: sqlx::Error) -> StoreError {
+pub(in crate::store) fn not_written(error: sqlx::Error) -> StoreError {
     match &error {
         sqlx::Error::Database(database) if database.kind() == ErrorKind::UniqueViolation => {
             StoreError::Conflict

@@ -48,7 +48,7 @@ impl Feed {
     }
 
     async fn read(&mut self) -> sqlx::Result<Vec<Change>> {
-        let version = sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.connection).await?;
+        let version = version(&mut self.connection).await?;
         if self.version == Some(version) {
             return Ok(Vec::new());
         }
@@ -89,10 +89,41 @@ fn follow(position: i64, rows: &[Row]) -> Option<Vec<Change>> {
 /// `None`: a row that says nothing this program understands.
 fn change(row: &Row) -> Option<Change> {
     match row {
-        (_, Some(digest), None) => Some(Change::Token(Digest(digest.as_slice().try_into().ok()?))),
+        (_, Some(digest), None) => Some(Change::Credential(Digest(digest.as_slice().try_into().ok()?))),
         (_, None, Some(user)) => Some(Change::User(UserId(*user))),
         _ => None,
     }
+}
+
+/// Tells whether others wrote to a file that has no table of changes.
+#[derive(Debug)]
+pub(in crate::store) struct DataVersion {
+    connection: SqliteConnection,
+    version: i64,
+    read_wait: Duration,
+}
+
+impl DataVersion {
+    pub(super) async fn open(connect: &SqliteConnectOptions, read_wait: Duration) -> Result<Self, StoreError> {
+        let mut connection = connect.connect().await.map_err(unavailable)?;
+        let version = version(&mut connection).await.map_err(unavailable)?;
+        Ok(Self { connection, version, read_wait })
+    }
+
+    /// Whether anybody did since the last call.
+    pub(in crate::store) async fn has_changed(&mut self) -> Result<bool, StoreError> {
+        match tokio::time::timeout(self.read_wait, version(&mut self.connection)).await {
+            Ok(now) => {
+                let now = now.map_err(unavailable)?;
+                Ok(std::mem::replace(&mut self.version, now) != now)
+            }
+            Err(late) => Err(StoreError::Unavailable(Box::new(late))),
+        }
+    }
+}
+
+async fn version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
 }
 
 impl ChangeFeed for Feed {

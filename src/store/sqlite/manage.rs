@@ -74,23 +74,23 @@ impl ManageUsers for Sqlite {
     fn list_users(&self) -> StoreFuture<'_, Vec<Account>> {
         // No deadline: millions of rows take longer than a look-up may.
         Box::pin(async move {
-            let rows = sqlx::query_as::<_, AccountRow>(LIST).fetch_all(&self.readers).await;
+            let rows = sqlx::query_as::<_, AccountRow>(LIST).fetch_all(&self.pools.readers).await;
             let rows = rows.map_err(unavailable)?;
             rows.into_iter().map(AccountRow::into_account).collect::<sqlx::Result<_>>().map_err(unavailable)
         })
     }
 
     fn user_ids(&self, usernames: Vec<String>) -> StoreFuture<'_, Vec<(String, UserId)>> {
-        Box::pin(self.read(async move {
+        Box::pin(self.pools.read(async move {
             let names = serde_json::Value::from(usernames).to_string();
-            let rows = sqlx::query_as::<_, (String, i64)>(IDS).bind(names).fetch_all(&self.readers).await?;
+            let rows = sqlx::query_as::<_, (String, i64)>(IDS).bind(names).fetch_all(&self.pools.readers).await?;
             Ok(rows.into_iter().map(|(name, id)| (name, UserId(id))).collect())
         }))
     }
 
     fn update_user(&self, user: UserId, update: UserUpdate) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let query = sqlx::query(UPDATE).bind(user.0).bind(update.email).bind(update.is_staff);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
@@ -101,7 +101,7 @@ impl ManageUsers for Sqlite {
     fn list_groups(&self) -> StoreFuture<'_, Vec<Group>> {
         // No deadline, as for users.
         Box::pin(async move {
-            let rows = sqlx::query_as::<_, GroupRow>(LIST_GROUPS).fetch_all(&self.readers).await;
+            let rows = sqlx::query_as::<_, GroupRow>(LIST_GROUPS).fetch_all(&self.pools.readers).await;
             rows.map_err(unavailable)?
                 .into_iter()
                 .map(group)
@@ -113,7 +113,7 @@ impl ManageUsers for Sqlite {
     fn join_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
         let group = group.to_owned();
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let made = sqlx::query(MAKE_GROUP).bind(group.clone()).execute(&mut *write).await;
             made.map_err(not_written)?;
             let joined = for_each(&mut write, JOIN, &group, users).await?;
@@ -125,7 +125,7 @@ impl ManageUsers for Sqlite {
     fn leave_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
         let group = group.to_owned();
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let query = sqlx::query_scalar::<_, i64>(GROUP_EXISTS).bind(group.clone());
             if query.fetch_one(&mut *write).await.map_err(not_written)? == 0 {
                 return Ok(None);

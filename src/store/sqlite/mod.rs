@@ -10,10 +10,11 @@
 //! its queue can be seconds long.
 
 mod bulk;
-mod error;
+pub(in crate::store) mod error;
 mod feed;
 mod manage;
 mod open;
+mod sessions;
 mod tokens;
 mod users;
 
@@ -23,6 +24,7 @@ use error::{not_written, unavailable};
 use feed::Feed;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{Sqlite as Driver, Transaction};
+pub(in crate::store) use feed::DataVersion;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -61,7 +63,13 @@ impl Default for SqliteOptions {
 /// A store in a SQLite file.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    readers: SqlitePool,
+    pools: Pools,
+}
+
+/// The connections to a file.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Pools {
+    pub(in crate::store) readers: SqlitePool,
     writer: SqlitePool,
     connect: SqliteConnectOptions,
     read_wait: Duration,
@@ -77,34 +85,19 @@ impl Sqlite {
     /// # Cancel safety
     /// The schema is brought up to date completely or not at all.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        open::open(path, options).await
+        Ok(Self { pools: open::open(path, options).await? })
     }
 
     /// Closes all connections but those of feeds, after what runs on them; later calls are `Unavailable` or
     /// `NotWritten`.
     pub async fn close(&self) {
-        // The last one to close writes the log into the file, which a reading connection may not.
-        self.readers.close().await;
-        self.writer.close().await;
-    }
-
-    /// Starts a write. Dropped without a commit, it leaves nothing behind.
-    async fn write(&self) -> Result<Transaction<'static, Driver>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)
-    }
-
-    /// Waits for a look-up, but not for ever: a disk that hangs must not hang requests.
-    async fn read<T>(&self, answer: impl Future<Output = sqlx::Result<T>> + Send) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.read_wait, answer).await {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(late) => Err(StoreError::Unavailable(Box::new(late))),
-        }
+        self.pools.close().await;
     }
 
     /// Runs one statement that deletes at most [`PRUNE_BATCH_ROWS`] rows until there is nothing left to delete.
     async fn delete_in_batches(&self, statement: &'static str, before: i64) -> Result<(), StoreError> {
         loop {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let batch = sqlx::query(statement).bind(before).bind(PRUNE_BATCH_ROWS).execute(&mut *write).await;
             let rows = batch.map_err(not_written)?.rows_affected();
             write.commit().await.map_err(not_written)?;
@@ -115,16 +108,57 @@ impl Sqlite {
     }
 }
 
+impl Pools {
+    /// Opens a file that somebody else made, as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not there or no database.
+    pub(in crate::store) async fn adopt(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
+        open::adopt(path, options).await
+    }
+
+    /// A connection of its own that tells whether others wrote.
+    pub(in crate::store) async fn data_version(&self) -> Result<DataVersion, StoreError> {
+        DataVersion::open(&self.connect, self.read_wait).await
+    }
+
+    /// As [`Sqlite::close`].
+    pub(in crate::store) async fn close(&self) {
+        // The last one to close writes the log into the file, which a reading connection may not.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// Starts a write. Dropped without a commit, it leaves nothing behind.
+    pub(in crate::store) async fn write(&self) -> Result<Transaction<'static, Driver>, StoreError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)
+    }
+
+    /// Waits for a look-up, but not for ever: a disk that hangs must not hang requests.
+    pub(in crate::store) async fn read<T>(
+        &self,
+        answer: impl Future<Output = sqlx::Result<T>> + Send,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.read_wait, answer).await {
+            Ok(answer) => answer.map_err(unavailable),
+            Err(late) => Err(StoreError::Unavailable(Box::new(late))),
+        }
+    }
+}
+
 /// The newest row is kept, so that a feed can tell how far the numbers have come.
 const PRUNE_CHANGES: &str = "DELETE FROM change WHERE at < ?1 AND sequence IN (
     SELECT sequence FROM change WHERE sequence < (SELECT max(sequence) FROM change) ORDER BY sequence LIMIT ?2)";
 const PRUNE_TOKENS: &str =
     "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < ?1 LIMIT ?2)";
 
+const PRUNE_SESSIONS: &str =
+    "DELETE FROM session WHERE digest IN (SELECT digest FROM session WHERE expires_at < ?1 LIMIT ?2)";
+
 impl Store for Sqlite {
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         Box::pin(async {
-            let feed = Feed::open(&self.connect, self.read_wait).await?;
+            let feed = Feed::open(&self.pools.connect, self.pools.read_wait).await?;
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
         })
     }
@@ -132,6 +166,7 @@ impl Store for Sqlite {
     fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             self.delete_in_batches(PRUNE_TOKENS, now.0.saturating_sub(EXPIRED_KEPT_SECONDS)).await?;
+            self.delete_in_batches(PRUNE_SESSIONS, now.0).await?;
             self.delete_in_batches(PRUNE_CHANGES, now.0.saturating_sub(CHANGE_KEPT_SECONDS)).await
         })
     }
@@ -181,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn full_file_refuses_writes_until_there_is_room() {
         let (_directory, store, user) = store().await;
-        sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1").execute(&store.pools.writer).await.unwrap();
         let mut number = 0;
         let refused = loop {
             number += 1;
@@ -193,14 +228,14 @@ mod tests {
         assert!(store.find_token(Digest::of(&number.to_be_bytes())).await.unwrap().is_none());
         assert!(store.find_token(Digest::of(&1_u64.to_be_bytes())).await.unwrap().is_some());
         // A connection of its own has no such limit, if it was replaced; else it is lifted.
-        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.pools.writer).await.unwrap();
         store.insert_token(token(number, user)).await.unwrap();
     }
 
     #[tokio::test]
     async fn transaction_that_sqlite_ended_by_itself_blocks_no_later_write() {
         let (_directory, store, user) = store().await;
-        let mut write = store.write().await.unwrap();
+        let mut write = store.pools.write().await.unwrap();
         // As on a full disk: SQLite is out of the transaction, sqlx does not know.
         sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
         assert!(write.commit().await.is_err());
@@ -210,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn prune_goes_on_past_one_batch() {
         let (_directory, store, user) = store().await;
-        let mut write = store.write().await.unwrap();
+        let mut write = store.pools.write().await.unwrap();
         for number in 0..=PRUNE_BATCH_ROWS {
             let insert =
                 "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
@@ -221,7 +256,7 @@ mod tests {
         store.prune(UnixSeconds(10_000_000_000)).await.unwrap();
         assert!(store.list_tokens(None).await.unwrap().is_empty());
         let left: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM change").fetch_one(&store.readers).await.unwrap();
+            sqlx::query_scalar("SELECT count(*) FROM change").fetch_one(&store.pools.readers).await.unwrap();
         assert_eq!(left, 1, "the newest row is kept");
     }
 }

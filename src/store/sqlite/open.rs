@@ -6,7 +6,7 @@
 
 use crate::store::StoreError;
 use crate::store::sqlite::error::{not_written, unavailable};
-use crate::store::sqlite::{Sqlite, SqliteOptions};
+use crate::store::sqlite::{Pools, SqliteOptions};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -21,14 +21,24 @@ use std::path::Path;
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Opens the file and brings the schema up to date.
-pub(super) async fn open(path: &Path, options: SqliteOptions) -> Result<Sqlite, StoreError> {
+pub(super) async fn open(path: &Path, options: SqliteOptions) -> Result<Pools, StoreError> {
     make_file(path)?;
-    let connect = connect_options(path, &options);
+    let connect = connect_options(path, &options).journal_mode(SqliteJournalMode::Wal);
     let writer = writer_pool(&connect, &options).await.map_err(unavailable)?;
     update_schema(&writer).await?;
     let connect = connect.read_only(true);
     let readers = reader_pool(&connect, &options).await.map_err(unavailable)?;
-    Ok(Sqlite { readers, writer, connect, read_wait: options.read_wait })
+    Ok(Pools { readers, writer, connect, read_wait: options.read_wait })
+}
+
+/// Opens a file that somebody else made. Its journal stays what it is: that is a property of the file, not of a
+/// connection.
+pub(super) async fn adopt(path: &Path, options: &SqliteOptions) -> Result<Pools, StoreError> {
+    let connect = connect_options(path, options);
+    let writer = writer_pool(&connect, options).await.map_err(unavailable)?;
+    let connect = connect.read_only(true);
+    let readers = reader_pool(&connect, options).await.map_err(unavailable)?;
+    Ok(Pools { readers, writer, connect, read_wait: options.read_wait })
 }
 
 /// Makes an empty file that only its owner may read; SQLite gives the files beside it the same mode.
@@ -48,7 +58,6 @@ fn connect_options(path: &Path, options: &SqliteOptions) -> SqliteConnectOptions
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
-        .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(options.write_wait)

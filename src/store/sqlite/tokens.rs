@@ -173,16 +173,16 @@ fn origin_from_name(name: &str) -> sqlx::Result<TokenOrigin> {
 
 impl TokenStore for Sqlite {
     fn find_token(&self, digest: Digest) -> StoreFuture<'_, Option<FoundToken>> {
-        Box::pin(self.read(async move {
+        Box::pin(self.pools.read(async move {
             let query = sqlx::query_as::<_, FoundRow>(FIND).bind(digest.0.to_vec());
-            let row = query.fetch_optional(&self.readers).await?;
+            let row = query.fetch_optional(&self.pools.readers).await?;
             row.filter(|row| row.digest == digest.0).map(FoundRow::into_found).transpose()
         }))
     }
 
     fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             insert(&mut write, token).await?;
             write.commit().await.map_err(not_written)
         })
@@ -190,7 +190,7 @@ impl TokenStore for Sqlite {
 
     fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let may =
                 sqlx::query_scalar::<_, i64>(MAY_BE_GRANTED).bind(token.user.0).bind(grant.password_version);
             if may.fetch_one(&mut *write).await.map_err(not_written)? == 0 {
@@ -210,7 +210,7 @@ impl TokenStore for Sqlite {
     fn write_uses(&self, uses: Vec<(CredentialId, UnixSeconds)>) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             for batch in uses.chunks(USES_BATCH) {
-                let mut write = self.write().await?;
+                let mut write = self.pools.write().await?;
                 let batch: Vec<_> = batch.iter().map(|(id, used)| (id.0.cast_signed(), used.0)).collect();
                 let batch = serde_json::json!(batch).to_string();
                 let query = sqlx::query(USED).bind(batch).bind(USED_INTERVAL);
@@ -223,7 +223,7 @@ impl TokenStore for Sqlite {
 
     fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let query = sqlx::query_scalar::<_, Vec<u8>>(DELETE).bind(id.0.cast_signed());
             let digest = query.fetch_optional(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
@@ -239,7 +239,7 @@ impl TokenStore for Sqlite {
                 Some(user) => sqlx::query_as::<_, SummaryRow>(LIST_OF_USER).bind(user.0),
                 None => sqlx::query_as(LIST_ALL),
             };
-            let rows = query.fetch_all(&self.readers).await.map_err(unavailable)?;
+            let rows = query.fetch_all(&self.pools.readers).await.map_err(unavailable)?;
             rows.into_iter().map(SummaryRow::into_summary).collect::<sqlx::Result<_>>().map_err(unavailable)
         })
     }

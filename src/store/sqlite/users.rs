@@ -19,6 +19,7 @@ macro_rules! select {
     };
 }
 const FIND: &str = select!(", user.password FROM user WHERE user.username = ?1");
+const FIND_BY_ID: &str = select!(" FROM user WHERE user.id = ?1");
 /// Users as listed.
 pub(super) const LIST: &str = select!(
     ", user.created_at, (SELECT count(*) FROM token WHERE token.user_id = user.id) AS tokens
@@ -124,16 +125,23 @@ async fn replace_groups(
 impl UserStore for Sqlite {
     fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>> {
         let username = username.to_owned();
-        Box::pin(self.read(async move {
+        Box::pin(self.pools.read(async move {
             let query = sqlx::query_as::<_, PasswordRow>(FIND).bind(username.clone());
-            let row = query.fetch_optional(&self.readers).await?;
+            let row = query.fetch_optional(&self.pools.readers).await?;
             row.filter(|row| row.user.username == username).map(PasswordRow::into_user).transpose()
+        }))
+    }
+
+    fn user_by_id(&self, user: UserId) -> StoreFuture<'_, Option<User>> {
+        Box::pin(self.pools.read(async move {
+            let query = sqlx::query_as::<_, UserRow>(FIND_BY_ID).bind(user.0);
+            query.fetch_optional(&self.pools.readers).await?.map(UserRow::into_user).transpose()
         }))
     }
 
     fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let id = insert(&mut write, &user).await?;
             join(&mut write, id, user.groups).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
@@ -143,7 +151,7 @@ impl UserStore for Sqlite {
 
     fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let query = sqlx::query(SET_ACTIVE).bind(user.0).bind(active);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
@@ -153,7 +161,7 @@ impl UserStore for Sqlite {
 
     fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let query = sqlx::query(SET_PASSWORD).bind(user.0).bind(text(&password)?);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
@@ -163,7 +171,7 @@ impl UserStore for Sqlite {
 
     fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let found = replace_groups(&mut write, user, groups).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
             Ok(found)
@@ -172,10 +180,41 @@ impl UserStore for Sqlite {
 
     fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool> {
         Box::pin(async move {
-            let mut write = self.write().await?;
+            let mut write = self.pools.write().await?;
             let done = sqlx::query(DELETE).bind(user.0).execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
             Ok(done.rows_affected() > 0)
         })
+    }
+}
+
+/// What a mirrored user has for a password: no hash, and told apart from users of the own layout by it.
+const MIRRORED: &str = "!mirrored";
+/// A name that somebody else had is not in the way: names change, ids do not.
+const FREE_NAME: &str = "UPDATE user SET username = username || ' (was ' || id || ')' WHERE username = ?1 AND id <> ?2";
+const MIRROR: &str = "INSERT INTO user (id, username, password, email, password_version, created_at)
+    VALUES (?1, ?2, ?3, '', ?4, 0)
+    ON CONFLICT (id) DO UPDATE SET username = excluded.username, password_version = excluded.password_version
+    WHERE username <> excluded.username OR password_version <> excluded.password_version";
+const NOT_MIRRORED: &str = "SELECT count(*) FROM user WHERE password <> ?1";
+
+/// Users of an adopted database, who may have tokens here.
+impl Sqlite {
+    /// Puts a user here under its own id.
+    pub(in crate::store) async fn mirror(&self, user: &User) -> Result<(), StoreError> {
+        let mut write = self.pools.write().await?;
+        let name = user.username.to_string();
+        let query = sqlx::query(FREE_NAME).bind(name.clone()).bind(user.id.0);
+        query.execute(&mut *write).await.map_err(not_written)?;
+        let query = sqlx::query(MIRROR).bind(user.id.0).bind(name).bind(MIRRORED).bind(user.password_version);
+        query.execute(&mut *write).await.map_err(not_written)?;
+        write.commit().await.map_err(not_written)
+    }
+
+    /// Whether anybody here is not mirrored.
+    pub(in crate::store) async fn has_users_of_its_own(&self) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar::<_, i64>(NOT_MIRRORED).bind(MIRRORED);
+        let count = query.fetch_one(&self.pools.readers).await;
+        Ok(count.map_err(crate::store::sqlite::error::unavailable)? > 0)
     }
 }

@@ -1,0 +1,379 @@
+//! A cookie that names a session, with protection against forged requests: exactly as Django REST framework's
+//! `SessionAuthentication` (3.18) on Django 5.2.
+//!
+//! A request without a good session is anonymous, never refused. One with a session is refused if another site may have
+//! made the browser send it, and then no later scheme is asked.
+
+use crate::accept::head::Head;
+use crate::authenticate::lookups::Lookups;
+use crate::authenticate::scheme::{
+    Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
+};
+use crate::cache::local::{self, CredentialKey, Fact, Found, Known, Loaded, Nothing, Now};
+use crate::clock::{Monotonic, UnixSeconds};
+use crate::credentials::{Credentials, CredentialsError};
+use crate::csrf::{self, CsrfSecret, NextStep, Reason, Source, form};
+use crate::header::cookie::cookie;
+use crate::header::set_cookie::SetCookie;
+use crate::identity::{Digest, Family, SchemeKind};
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::store::session::{FoundSession, Renewed, UserSession};
+use crate::trace::AnsweredBy;
+use hashlink::LruCache;
+use http::{HeaderValue, header};
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Shorter keys name no session (Django 5.2, `SessionBase._validate_session_key`).
+const KEY_CHARACTERS_MIN: usize = 8;
+/// Longer ones neither: Django's column holds 40 characters.
+const KEY_BYTES_MAX: usize = 128;
+/// Of a form so much is read before it is forwarded: the field against forged requests is usually the first.
+pub const FORM_BYTES_MAX: usize = 64 << 10;
+/// A browser that sent several requests at once with a key that one of them renewed gets the new key for all of them.
+const RENEWED_TIME: Duration = Duration::from_secs(30);
+/// Keys that were renewed and are remembered.
+const RENEWED_MAX: usize = 4096;
+
+/// What an instance is configured with.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// Name of the cookie.
+    pub cookie: String,
+    /// How long a session lasts.
+    pub age: Duration,
+    /// Cookies are for HTTPS alone.
+    pub secure: bool,
+    /// Hosts that get the session's cookie; `None`: the one that set it.
+    pub domain: Option<String>,
+    /// `Lax`, `Strict` or `None`.
+    pub same_site: &'static str,
+    /// Name of the cookie against forged requests.
+    pub csrf_cookie: String,
+    /// How long it lasts.
+    pub csrf_age: Duration,
+    /// What is checked against forged requests.
+    pub csrf: csrf::Settings,
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl SessionSettings {
+    /// How long a session lasts, in seconds.
+    pub fn age_seconds(&self) -> i64 {
+        seconds(self.age)
+    }
+
+    /// The cookie of a session that ends at `expires`.
+    pub fn session_cookie<'a>(&'a self, key: &'a str, now: UnixSeconds, expires: UnixSeconds) -> SetCookie<'a> {
+        SetCookie {
+            name: &self.cookie,
+            value: key,
+            ends: Some((expires.0.saturating_sub(now.0), expires.0)),
+            domain: self.domain.as_deref(),
+            secure: self.secure,
+            http_only: true,
+            same_site: self.same_site,
+        }
+    }
+
+    /// Deletes it, as Django does: without `Secure` and `HttpOnly`.
+    pub fn no_session_cookie(&self) -> SetCookie<'_> {
+        SetCookie {
+            name: &self.cookie,
+            value: "",
+            ends: Some((0, 0)),
+            domain: self.domain.as_deref(),
+            secure: self.same_site == "None" || self.cookie.starts_with("__Secure-") || self.cookie.starts_with("__Host-"),
+            http_only: false,
+            same_site: self.same_site,
+        }
+    }
+
+    /// The cookie against forged requests.
+    pub fn csrf_cookie<'a>(&'a self, secret: &'a str, now: UnixSeconds) -> SetCookie<'a> {
+        let age = seconds(self.csrf_age);
+        SetCookie {
+            name: &self.csrf_cookie,
+            value: secret,
+            ends: Some((age, now.0.saturating_add(age))),
+            domain: self.csrf.cookie_domain.as_deref().filter(|_| !self.csrf.use_sessions),
+            secure: self.secure,
+            http_only: false,
+            same_site: "Lax",
+        }
+    }
+
+    /// The session's key that a request presents. `None`: no cookie.
+    pub fn presented(&self, head: &Head) -> Option<Presented> {
+        let value = cookie(&head.headers, &self.cookie)?;
+        let characters = value.iter().filter(|byte| (**byte as i8) >= -0x40).count();
+        let is_key = characters >= KEY_CHARACTERS_MIN && value.len() <= KEY_BYTES_MAX;
+        Some(if is_key { Presented::Key(Secret::new(value.into_owned())) } else { Presented::NoKey })
+    }
+}
+
+/// What a cookie says.
+#[derive(Debug)]
+pub enum Presented {
+    /// The key of a session that may be there.
+    Key(Secret),
+    /// What cannot be one.
+    NoKey,
+}
+
+/// One instance of the session scheme.
+#[derive(Debug)]
+pub struct SessionScheme {
+    settings: Arc<SessionSettings>,
+    sessions: Arc<Sessions>,
+}
+
+/// Where sessions are looked up; shared by all instances.
+#[derive(Debug)]
+pub struct Sessions {
+    lookups: Arc<Lookups>,
+    credentials: Arc<Credentials>,
+    renewed: Arc<RenewedKeys>,
+}
+
+/// Keys that took the place of others a moment ago. Survives a reload.
+pub struct RenewedKeys(Mutex<LruCache<Digest, (Secret, Monotonic)>>);
+
+impl Default for RenewedKeys {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(RENEWED_MAX)))
+    }
+}
+
+impl std::fmt::Debug for RenewedKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RenewedKeys(…)")
+    }
+}
+
+impl RenewedKeys {
+    fn get(&self, old: Digest, now: Monotonic) -> Option<Secret> {
+        let mut keys = self.0.lock();
+        keys.get(&old).filter(|(_, until)| now < *until).map(|(key, _)| key.clone())
+    }
+
+    fn put(&self, old: Digest, new: Secret, now: Monotonic) {
+        self.0.lock().insert(old, (new, now.plus(RENEWED_TIME)));
+    }
+}
+
+impl SessionScheme {
+    /// An instance with these settings.
+    pub fn new(settings: Arc<SessionSettings>, sessions: Arc<Sessions>) -> Self {
+        Self { settings, sessions }
+    }
+
+    /// Django 5.2, `CsrfViewMiddleware.process_request`: a cookie that is none is replaced, whatever is asked.
+    fn mend_csrf_cookie(&self, head: &Head, now: UnixSeconds, effects: &mut Effects) {
+        if self.settings.csrf.use_sessions {
+            return;
+        }
+        let Some(held) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
+        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&held)).is_ok();
+        if !is_good && let Ok(secret) = csrf::new_secret() {
+            effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
+        }
+    }
+
+    fn decide(&self, known: Known, now: Now, by: AnsweredBy, effects: &mut Effects) -> Verdict {
+        if known.is_expired(now.unix) {
+            effects.set_cookie(&self.settings.no_session_cookie());
+            Verdict::NotMine
+        } else if known.user.user.is_active {
+            Verdict::Verified(Identity::of(known, SchemeKind::Session), by)
+        } else {
+            Verdict::NotMine
+        }
+    }
+
+    fn ask(&self, key: Secret, context: &Context) -> Recall {
+        let (settings, sessions) = (Arc::clone(&self.settings), Arc::clone(&self.sessions));
+        let verification = Self { settings, sessions }.verify(key, context.stale_while_unreachable);
+        Recall::Ask(Box::pin(verification))
+    }
+
+    async fn verify(self, key: Secret, stale: Duration) -> Result<(Verdict, Effects), NobodyKnows> {
+        let mut effects = Effects::default();
+        let digest = Digest::of(key.expose());
+        let age = self.settings.age_seconds();
+        let mut loaded = self.sessions.load(&key, age, stale).await?;
+        let now = self.sessions.lookups.now();
+        // Whoever renewed it, the session goes on under another key.
+        let renewed = self.sessions.renewed.get(digest, now.monotonic);
+        let renewed = renewed.filter(|_| matches!(loaded, Loaded::Unknown(Nothing::Absent)));
+        if let Some(new) = &renewed {
+            loaded = self.sessions.load(new, age, stale).await?;
+        }
+        let verdict = match loaded {
+            Loaded::Known(known) => {
+                if let Some(new) = renewed.as_ref().and_then(|new| std::str::from_utf8(new.expose()).ok())
+                    && let Some(expires) = known.expires()
+                {
+                    effects.set_cookie(&self.settings.session_cookie(new, now.unix, expires));
+                }
+                self.decide(known, now, AnsweredBy::Store, &mut effects)
+            }
+            Loaded::Stale(known) => self.decide(known, now, AnsweredBy::Stale, &mut effects),
+            Loaded::Unknown(Nothing::Nobody) => Verdict::NotMine,
+            Loaded::Unknown(Nothing::Absent) => {
+                effects.set_cookie(&self.settings.no_session_cookie());
+                Verdict::NotMine
+            }
+        };
+        Ok((verdict, effects))
+    }
+
+    fn forged(&self, head: &Head, body: Option<&[u8]>, identity: &Identity) -> Result<Check, Reason> {
+        let settings = &self.settings.csrf;
+        let host = head.authority.value().as_bytes();
+        let source = Source::of(&head.headers, head.client.is_https, host, port(host, head.client.is_https));
+        settings.check_source(&source)?;
+        let stored = if settings.use_sessions {
+            identity.csrf_secret.as_ref().map(|secret| Cow::Borrowed(secret.expose()))
+        } else {
+            cookie(&head.headers, &self.settings.csrf_cookie)
+        };
+        let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let is_form = form::is_form(content_type);
+        let (expected, field) = match (settings.check_cookie(&head.method, stored.as_deref(), is_form)?, body) {
+            (NextStep::NeedsHead(expected), _) => (expected, None),
+            (NextStep::NeedsBody(_), None) => return Ok(Check::NeedsBody { bytes_max: FORM_BYTES_MAX }),
+            (NextStep::NeedsBody(expected), Some(prefix)) => {
+                (expected, form::token(content_type, prefix, prefix.len() < FORM_BYTES_MAX).into_value())
+            }
+        };
+        let header = csrf::header_value(&head.headers, &settings.header);
+        expected.check_token(settings, field.as_deref(), header.as_deref())?;
+        Ok(Check::Pass)
+    }
+}
+
+/// `SERVER_PORT`: the one that the client asked for.
+fn port(host: &[u8], is_https: bool) -> u16 {
+    let given = std::str::from_utf8(host).ok().and_then(|host| host.rsplit_once(':'));
+    let given = given.and_then(|(_, port)| port.parse().ok());
+    given.unwrap_or(if is_https { 443 } else { 80 })
+}
+
+impl Scheme for SessionScheme {
+    fn kind(&self) -> SchemeKind {
+        SchemeKind::Session
+    }
+
+    fn challenge(&self, _: Option<&str>) -> Option<HeaderValue> {
+        None
+    }
+
+    fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall {
+        effects.vary_by_cookie();
+        self.mend_csrf_cookie(head, context.now.unix, effects);
+        let Some(value) = cookie(&head.headers, &self.settings.cookie) else { return Recall::NotMine };
+        let digest = Digest::of(&value);
+        let cache = &self.sessions.lookups.cache;
+        let key = CredentialKey { digest, family: Family::Session };
+        match cache.recall(&key, context.now, context.stale_while_unreachable) {
+            local::Recall::Known(known) => {
+                return Recall::Answer(self.decide(known, context.now, AnsweredBy::Local, effects));
+            }
+            local::Recall::Stale(known) => {
+                return Recall::Answer(self.decide(known, context.now, AnsweredBy::Stale, effects));
+            }
+            local::Recall::Unknown(Nothing::Nobody) => return Recall::NotMine,
+            local::Recall::Unknown(Nothing::Absent) | local::Recall::Miss => {}
+        }
+        match self.settings.presented(head) {
+            None => Recall::NotMine,
+            Some(Presented::NoKey) => {
+                effects.set_cookie(&self.settings.no_session_cookie());
+                Recall::NotMine
+            }
+            // That it is not there is remembered; that it was renewed may be, too.
+            Some(Presented::Key(key)) => self.ask(key, context),
+        }
+    }
+
+    fn check(&self, head: &Head, body: Option<&[u8]>, identity: &Identity, _: &mut Effects) -> Check {
+        if csrf::is_safe(&head.method) {
+            return Check::Pass;
+        }
+        self.forged(head, body, identity).unwrap_or_else(|reason| {
+            Check::Refuse(Refusal { detail: format!("CSRF Failed: {}", reason.text()).into(), body: None })
+        })
+    }
+}
+
+impl Sessions {
+    /// First the cache, then the store; what has to be ended or renewed is by `credentials`.
+    pub fn new(lookups: Arc<Lookups>, credentials: Arc<Credentials>, renewed: Arc<RenewedKeys>) -> Self {
+        Self { lookups, credentials, renewed }
+    }
+
+    async fn load(&self, key: &Secret, age_seconds: i64, stale: Duration) -> Result<Loaded, NobodyKnows> {
+        let Lookups { cache, clock, .. } = &*self.lookups;
+        let digest = Digest::of(key.expose());
+        let cache_key = CredentialKey { digest, family: Family::Session };
+        let ask = || self.find(key, cache_key, age_seconds);
+        cache.load(cache_key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
+    }
+
+    async fn find(&self, key: &Secret, cache_key: CredentialKey, age_seconds: i64) -> Result<Found, StoreError> {
+        let Lookups { store, clock, metrics, .. } = &*self.lookups;
+        let found = metrics.measure("find-session", store.find_session(key.clone(), clock.unix())).await?;
+        let found = match found {
+            FoundSession::Void => self.end(key).await?,
+            FoundSession::Outdated => {
+                match self.credentials.renew_session(key.clone(), age_seconds).await.map_err(store_error)? {
+                    (new, Renewed::Renewed(_)) => {
+                        self.renewed.put(cache_key.digest, new, clock.monotonic());
+                        FoundSession::Absent
+                    }
+                    (_, Renewed::Unchanged(found)) => found,
+                }
+            }
+            found => found,
+        };
+        Ok(match found {
+            FoundSession::Absent => Found::Nothing(Nothing::Absent),
+            FoundSession::User(UserSession { user, expires, csrf_secret }) => Found::Fact(Fact {
+                id: self.lookups.id(&cache_key),
+                expires: Some(expires),
+                user,
+                csrf_secret: csrf_secret.map(Arc::new),
+            }),
+            // What is void or outdated all the same changed between two looks; the next request finds out.
+            FoundSession::Nobody { .. } | FoundSession::Void | FoundSession::Outdated => {
+                Found::Nothing(Nothing::Nobody)
+            }
+        })
+    }
+
+    /// A session of somebody whose password was changed ends; if that cannot be written it is nobody's all the same.
+    async fn end(&self, key: &Secret) -> Result<FoundSession, StoreError> {
+        match self.credentials.end_void_session(key.clone()).await {
+            Ok(FoundSession::Void) => Ok(FoundSession::Absent),
+            Ok(found) => Ok(found),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a void session cannot be deleted");
+                Ok(FoundSession::Nobody { csrf_secret: None })
+            }
+        }
+    }
+}
+
+fn store_error(error: CredentialsError) -> StoreError {
+    match error {
+        CredentialsError::Store(error) => error,
+        other => StoreError::Unavailable(Box::new(other)),
+    }
+}

@@ -1,0 +1,62 @@
+//! What commands ask of Django's users and groups: to be listed. Django changes them.
+
+use crate::clock::UnixSeconds;
+use crate::identity::UserId;
+use crate::store::django::{Django, safe};
+use crate::store::manage::{Account, Group, ManageTokens as _, ManageUsers, UserUpdate};
+use crate::store::sqlite::error::unavailable;
+use crate::store::{StoreError, StoreFuture, UserStore as _};
+
+impl ManageUsers for Django {
+    fn list_users(&self) -> StoreFuture<'_, Vec<Account>> {
+        Box::pin(async move {
+            let mut accounts = Vec::new();
+            for user in self.all_users().await? {
+                let tokens = self.own.count_tokens(user.id).await?;
+                accounts.push(Account { user, created: UnixSeconds(0), tokens });
+            }
+            Ok(accounts)
+        })
+    }
+
+    fn user_ids(&self, usernames: Vec<String>) -> StoreFuture<'_, Vec<(String, UserId)>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for username in usernames {
+                if let Some(user) = self.find_user(&username).await? {
+                    found.push((username, user.user.id));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, bool> {
+        Box::pin(async { Err(StoreError::Foreign("the table of users")) })
+    }
+
+    fn list_groups(&self) -> StoreFuture<'_, Vec<Group>> {
+        Box::pin(async move {
+            let Some(statement) = &self.statements.groups else { return Ok(Vec::new()) };
+            let rows = sqlx::query_as::<_, (String, String)>(safe(statement)).fetch_all(&self.pools.readers);
+            let rows = rows.await.map_err(unavailable)?;
+            rows.into_iter().map(group).collect::<sqlx::Result<_>>().map_err(unavailable)
+        })
+    }
+
+    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
+        Box::pin(async { Err(StoreError::Foreign("membership of groups")) })
+    }
+
+    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
+        Box::pin(async { Err(StoreError::Foreign("membership of groups")) })
+    }
+}
+
+/// Name, and members as a JSON array.
+fn group((name, members): (String, String)) -> sqlx::Result<Group> {
+    let mut members: Vec<String> =
+        serde_json::from_str(&members).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    members.sort_unstable();
+    Ok(Group { name, members })
+}

@@ -1,0 +1,102 @@
+//! Tokens that doorward issues to Django's users: in the own store, of users who are mirrored there.
+
+use crate::clock::UnixSeconds;
+use crate::identity::{CredentialId, Digest, UserId};
+use crate::store::django::Django;
+use crate::store::manage::{ManageTokens, Progress, TokenBatch, TokenPage, TokenPlace};
+use crate::store::sqlite::error::unavailable;
+use crate::store::{
+    FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore, TokenSummary, UserStore as _,
+};
+use std::collections::BTreeSet;
+
+impl Django {
+    /// Puts the user into the own store, as Django knows it now.
+    async fn mirror(&self, user: UserId) -> Result<(), StoreError> {
+        match self.user_by_id(user).await? {
+            Some(user) => self.own.mirror(&user).await,
+            None => Err(StoreError::NotWritten("there is no such user".into())),
+        }
+    }
+}
+
+impl TokenStore for Django {
+    fn find_token(&self, digest: Digest) -> StoreFuture<'_, Option<FoundToken>> {
+        Box::pin(async move {
+            let Some(found) = self.own.find_token(digest).await? else { return Ok(None) };
+            // Whatever the mirror says: whose it is and whether active is Django's to say.
+            let user = self.user_by_id(found.user.id).await?;
+            Ok(user.map(|user| FoundToken { user, ..found }))
+        })
+    }
+
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.mirror(token.user).await?;
+            self.own.insert_token(token).await
+        })
+    }
+
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted> {
+        Box::pin(async move {
+            let mut read = self.pools.readers.begin().await.map_err(unavailable)?;
+            let user = self.unchanged(&mut read, token.user, grant.password_version).await;
+            drop(read);
+            let Some(user) = user.map_err(unavailable)? else { return Ok(Granted::Void) };
+            self.own.mirror(&user.user).await?;
+            self.own.grant_token(token, grant).await
+        })
+    }
+
+    fn write_uses(&self, uses: Vec<(CredentialId, UnixSeconds)>) -> StoreFuture<'_, ()> {
+        self.own.write_uses(uses)
+    }
+
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>> {
+        self.own.delete_token(id)
+    }
+
+    fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>> {
+        self.own.list_tokens(user)
+    }
+}
+
+impl ManageTokens for Django {
+    fn page_tokens(
+        &self,
+        user: Option<UserId>,
+        after: Option<TokenPlace>,
+        limit: u32,
+    ) -> StoreFuture<'_, TokenPage> {
+        self.own.page_tokens(user, after, limit)
+    }
+
+    fn count_tokens(&self, user: UserId) -> StoreFuture<'_, u64> {
+        self.own.count_tokens(user)
+    }
+
+    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Vec<Digest>> {
+        Box::pin(async move {
+            self.mirror(token.user).await?;
+            self.own.replace_tokens(token).await
+        })
+    }
+
+    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>> {
+        self.own.delete_tokens(user)
+    }
+
+    fn taken_digests(&self, digests: Vec<Digest>) -> StoreFuture<'_, Vec<Digest>> {
+        self.own.taken_digests(digests)
+    }
+
+    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let users: BTreeSet<UserId> = batch.tokens.iter().map(|token| token.user).collect();
+            for user in users {
+                self.mirror(user).await?;
+            }
+            self.own.insert_tokens(batch, progress).await
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Django's sessions (Django 5.2, `contrib.sessions.backends.db` and `contrib.auth`).
+
+use crate::clock::UnixSeconds;
+use crate::django::{self, Match, Session, SessionExpiry};
+use crate::identity::UserId;
+use crate::secret::Secret;
+use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION};
+use crate::store::django::{Django, safe};
+use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession};
+use crate::store::sqlite::error::not_written;
+use crate::store::{StoreError, StoreFuture};
+use sqlx::{FromRow, SqliteConnection};
+
+#[derive(FromRow)]
+struct SessionRow {
+    session_key: String,
+    session_data: String,
+    expire_date: String,
+}
+
+/// A moment as Django writes it to SQLite: text in UTC, compared as text.
+pub(super) fn datetime(moment: UnixSeconds) -> String {
+    django::format_datetime(moment.0, 0)
+}
+
+/// A session as it was read, and what it leads to.
+struct Read {
+    /// What is in it. `None`: it cannot be read, or there is none.
+    session: Option<Session>,
+    found: FoundSession,
+}
+
+impl Read {
+    fn absent() -> Self {
+        Self { session: None, found: FoundSession::Absent }
+    }
+
+    fn nobody(session: Option<Session>) -> Self {
+        let csrf_secret = session.as_ref().and_then(Session::csrf_secret);
+        Self { session, found: FoundSession::Nobody { csrf_secret } }
+    }
+}
+
+impl Django {
+    /// Reads a session and its user, both in the caller's transaction. `contrib.auth.get_user`, up to what it would
+    /// write.
+    async fn read_session(
+        &self,
+        connection: &mut SqliteConnection,
+        key: &str,
+        now: UnixSeconds,
+    ) -> sqlx::Result<Read> {
+        let query = sqlx::query_as::<_, SessionRow>(FIND_SESSION).bind(key.to_owned()).bind(datetime(now));
+        let row = query.fetch_optional(&mut *connection).await?;
+        let Some(row) = row.filter(|row| row.session_key == key) else { return Ok(Read::absent()) };
+        let Some((expires, _)) = django::parse_datetime(&row.expire_date) else { return Ok(Read::nobody(None)) };
+        let Some(session) = django::decode(&row.session_data, &self.settings.keys) else {
+            return Ok(Read::nobody(None));
+        };
+        let is_ours = session.backend().is_some_and(|backend| self.settings.backends.contains(&backend));
+        let user = session.user_id().and_then(|id| id.parse().ok()).filter(|_| is_ours);
+        let Some(user) = user else { return Ok(Read::nobody(Some(session))) };
+        let Some(user) = self.read_user(connection, UserId(user)).await? else {
+            return Ok(Read::nobody(Some(session)));
+        };
+        let hash = session.auth_hash().unwrap_or_default();
+        let password = String::from_utf8_lossy(user.password.expose());
+        let matches = self.settings.keys.matches(&hash, &password);
+        let facts = UserSession {
+            user: user.user,
+            expires: UnixSeconds(expires),
+            csrf_secret: session.csrf_secret(),
+        };
+        let found = match matches {
+            // An inactive user is nobody before anybody looks at the hash.
+            _ if !facts.user.is_active => FoundSession::User(facts),
+            Match::Current => FoundSession::User(facts),
+            Match::Fallback => FoundSession::Outdated,
+            Match::No => FoundSession::Void,
+        };
+        Ok(Read { session: Some(session), found })
+    }
+
+    async fn write_session(
+        &self,
+        connection: &mut SqliteConnection,
+        key: &str,
+        session: &Session,
+        now: UnixSeconds,
+        expires: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        let data = django::encode(session, &self.settings.keys, now.0);
+        let query = sqlx::query(INSERT_SESSION).bind(key.to_owned()).bind(data).bind(datetime(expires));
+        query.execute(connection).await.map_err(not_written)?;
+        Ok(())
+    }
+}
+
+async fn delete(connection: &mut SqliteConnection, key: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query(DELETE_SESSION).bind(key.to_owned()).execute(connection).await;
+    Ok(done.map_err(not_written)?.rows_affected() > 0)
+}
+
+/// A key as text. `None`: no row has it.
+fn text(key: &Secret) -> Option<&str> {
+    std::str::from_utf8(key.expose()).ok()
+}
+
+fn not_text() -> StoreError {
+    StoreError::Foreign("a session whose key is no text")
+}
+
+impl SessionStore for Django {
+    fn find_session(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
+        Box::pin(self.pools.read(async move {
+            let Some(key) = text(&key) else { return Ok(FoundSession::Absent) };
+            let mut read = self.pools.readers.begin().await?;
+            Ok(self.read_session(&mut read, key, now).await?.found)
+        }))
+    }
+
+    /// `contrib.auth.login`: the old session's content goes over unless it was somebody else's.
+    fn insert_session(&self, new: NewSession) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let mut write = self.pools.write().await?;
+            let user = self.unchanged(&mut write, new.user, new.password_version).await.map_err(not_written)?;
+            let Some(user) = user else { return Ok(false) };
+            let mut session = Session::default();
+            if let Some(old) = new.old.as_ref().and_then(text) {
+                let read = self.read_session(&mut write, old, new.now).await.map_err(not_written)?;
+                let is_others = match &read.found {
+                    FoundSession::User(of) => of.user.id != new.user,
+                    FoundSession::Void => true,
+                    FoundSession::Absent | FoundSession::Nobody { .. } | FoundSession::Outdated => false,
+                };
+                let names_another = read.session.as_ref().and_then(Session::user_id).is_some_and(|id| {
+                    id != new.user.0.to_string()
+                });
+                session = read.session.filter(|_| !is_others && !names_another).unwrap_or_default();
+                delete(&mut write, old).await?;
+            }
+            let password = String::from_utf8_lossy(user.password.expose());
+            let backend = self.settings.backends.first().map(String::as_str).unwrap_or_default();
+            session.log_in(&new.user.0.to_string(), backend, &self.settings.keys.auth_hash(&password));
+            if let Some(secret) = new.csrf_secret.as_ref().and_then(text) {
+                session.set_csrf_secret(secret);
+            }
+            let key = text(&new.key).ok_or_else(not_text)?;
+            self.write_session(&mut write, key, &session, new.now, new.expires).await?;
+            if let Some(statement) = &self.statements.logged_in {
+                let query = sqlx::query(safe(statement)).bind(new.user.0).bind(datetime(new.now));
+                query.execute(&mut *write).await.map_err(not_written)?;
+            }
+            write.commit().await.map_err(not_written)?;
+            Ok(true)
+        })
+    }
+
+    fn delete_session(&self, key: Secret) -> StoreFuture<'_, bool> {
+        Box::pin(async move {
+            let Some(key) = text(&key) else { return Ok(false) };
+            let mut write = self.pools.write().await?;
+            let deleted = delete(&mut write, key).await?;
+            write.commit().await.map_err(not_written)?;
+            Ok(deleted)
+        })
+    }
+
+    fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
+        Box::pin(async move {
+            let Some(key) = text(&key) else { return Ok(FoundSession::Absent) };
+            let mut write = self.pools.write().await?;
+            let found = self.read_session(&mut write, key, now).await.map_err(not_written)?.found;
+            if matches!(found, FoundSession::Void) {
+                delete(&mut write, key).await?;
+                write.commit().await.map_err(not_written)?;
+            }
+            Ok(found)
+        })
+    }
+
+    /// `contrib.auth.get_user` where the hash is that of a fallback key: `cycle_key`, and the hash anew.
+    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Renewed> {
+        Box::pin(async move {
+            let Renewal { key, new, now, age_seconds } = renewal;
+            let (Some(old), Some(new)) = (text(&key), text(&new)) else { return Err(not_text()) };
+            let mut write = self.pools.write().await?;
+            let Read { session, found } = self.read_session(&mut write, old, now).await.map_err(not_written)?;
+            let (Some(mut session), FoundSession::Outdated) = (session, &found) else {
+                return Ok(Renewed::Unchanged(found));
+            };
+            let user = session.user_id().and_then(|id| id.parse().ok());
+            let user = match user {
+                Some(id) => self.read_user(&mut write, UserId(id)).await.map_err(not_written)?,
+                None => None,
+            };
+            let Some(user) = user else { return Ok(Renewed::Unchanged(FoundSession::Absent)) };
+            let password = String::from_utf8_lossy(user.password.expose());
+            session.set_auth_hash(&self.settings.keys.auth_hash(&password));
+            let age = match session.expiry() {
+                SessionExpiry::Seconds(seconds) => seconds,
+                _ => age_seconds,
+            };
+            let expires = UnixSeconds(now.0.saturating_add(age));
+            self.write_session(&mut write, new, &session, now, expires).await?;
+            delete(&mut write, old).await?;
+            write.commit().await.map_err(not_written)?;
+            let csrf_secret = session.csrf_secret();
+            Ok(Renewed::Renewed(UserSession { user: user.user, expires, csrf_secret }))
+        })
+    }
+}
