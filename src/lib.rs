@@ -25,6 +25,8 @@ pub mod authorize;
 
 pub mod throttle;
 
+pub mod login;
+
 pub mod forward;
 
 pub mod respond;
@@ -40,6 +42,7 @@ pub mod store;
 pub mod config;
 
 pub mod clock;
+pub mod csrf;
 pub mod django;
 pub mod header;
 pub mod identity;

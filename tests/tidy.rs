@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("secret", ""),
     ("clock", ""),
     ("header", ""),
+    ("csrf", "header"),
     ("identity", ""),
     ("django", "secret"),
     ("trace", "identity"),
@@ -27,21 +28,29 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("store", "cache clock config django identity secret"),
     ("password", "secret telemetry"),
     // The only writer.
-    ("credentials", "cache clock identity password secret store telemetry"),
+    ("credentials", "cache clock django identity password secret store telemetry"),
     // Stages, in the order in which a request meets them.
     ("accept", "clock config header telemetry trace"),
     ("route", "config header"),
-    ("authenticate", "accept cache clock header identity secret store telemetry trace"),
+    (
+        "authenticate",
+        "accept cache clock credentials csrf header identity secret store telemetry trace",
+    ),
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
     ("throttle", "accept authenticate authorize clock config identity secret trace"),
+    ("login", "authenticate clock credentials password secret store throttle"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
     (
         "respond",
         "accept authenticate authorize clock forward identity require_https route telemetry throttle trace",
     ),
-    ("endpoint", "accept authenticate clock credentials password respond secret store throttle trace"),
+    (
+        "endpoint",
+        "accept authenticate clock config credentials csrf header identity login password respond secret store \
+         throttle trace",
+    ),
     // What operators ask, apart from all of that.
     ("admin", ""),
     // Composition.
@@ -66,7 +75,7 @@ const PROOFS: &[(&str, &str)] = &[
 ];
 
 /// Modules of pure functions.
-const PURE: &[&str] = &["django", "header"];
+const PURE: &[&str] = &["csrf", "django", "header"];
 
 /// What those have no use for.
 const IO: &[&str] =

@@ -146,7 +146,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
         },
-        require_https: require_https(parts, schemes),
+        require_https: require_https(parts, schemes.into_iter().flatten().collect()),
         body_limits: BodyLimits {
             drain: DrainLimits {
                 bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
@@ -190,8 +190,8 @@ fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHtt
     }
 }
 
-/// All instances, in the order of the configuration.
-fn schemes(parts: &Parts<'_>) -> Vec<Arc<dyn Scheme>> {
+/// All instances, in the order of the configuration; `None`: this version makes none of that kind.
+fn schemes(parts: &Parts<'_>) -> Vec<Option<Arc<dyn Scheme>>> {
     let source = TokenSource::new(
         Arc::clone(&parts.backing.cache),
         Arc::clone(&parts.backing.store),
@@ -199,13 +199,14 @@ fn schemes(parts: &Parts<'_>) -> Vec<Arc<dyn Scheme>> {
         parts.deployment_key,
     );
     let source = Arc::new(source.measured(parts.metrics.store.clone()));
-    let make = |instance: &config::SchemeInstance| -> Arc<dyn Scheme> {
+    let make = |instance: &config::SchemeInstance| -> Option<Arc<dyn Scheme>> {
         let given = parts.options.schemes.iter().find(|(name, _)| *name == instance.name);
         match (given, &instance.kind) {
-            (Some((_, scheme)), _) => Arc::clone(scheme),
-            (None, SchemeConfig::Token { keyword }) => {
-                Arc::new(TokenScheme::new(keyword, Arc::clone(&source)))
+            (Some((_, scheme)), _) => Some(Arc::clone(scheme)),
+            (None, SchemeConfig::Token { keyword, .. }) => {
+                Some(Arc::new(TokenScheme::new(keyword, Arc::clone(&source))))
             }
+            (None, _) => None,
         }
     };
     parts.config.authentication.schemes.iter().map(make).collect()
@@ -216,7 +217,7 @@ fn place(config: &Config, route: &Route) -> Place {
         config::Action::Forward { upstream } => {
             config.upstreams.get(upstream).is_some_and(|u| u.case_insensitive)
         }
-        config::Action::ObtainToken => false,
+        _ => false,
     };
     Place { host: route.host.clone(), path: route.path.clone(), methods: route.methods.clone(), ignores_case }
 }
@@ -301,7 +302,8 @@ impl Limiting {
         let facts = RouteFacts {
             name: &route.name,
             is_open: forwards && matches!(route.permission, Permission::Anyone | Permission::ReadOnly),
-            counts_addresses: route.action.checks_passwords() && self.guard.uses_addresses(),
+            counts_addresses: route.checks_passwords(&config.authentication.schemes)
+                && self.guard.uses_addresses(),
         };
         Throttles::new(&self.counters, &self.alarm, facts, throttles(config, route))
     }
@@ -312,8 +314,13 @@ fn throttles<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item = &
     route.throttles.iter().filter_map(|number| config.throttles.get(*number))
 }
 
-fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], limiting: &Limiting) -> Option<Plan> {
-    let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
+fn plan(
+    parts: &Parts<'_>,
+    route: &Route,
+    schemes: &[Option<Arc<dyn Scheme>>],
+    limiting: &Limiting,
+) -> Option<Plan> {
+    let named = route.schemes.iter().map(|number| schemes.get(*number).and_then(Clone::clone));
     let authenticator = Authenticator::new(named.collect::<Option<_>>()?, limiting.lookups.clone());
     let limits = &parts.config.limits;
     let (action, upstream) = match route.action {
@@ -331,7 +338,7 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], limiting:
             };
             (Action::Forward(forwarder), Some(name))
         }
-        config::Action::ObtainToken => {
+        config::Action::ObtainToken { .. } => {
             let handler = ObtainToken {
                 credentials: Arc::clone(&parts.backing.credentials),
                 guard: Arc::clone(&limiting.guard),
@@ -343,6 +350,7 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], limiting:
             };
             (Action::ObtainToken(handler), None)
         }
+        config::Action::Login { .. } | config::Action::Logout { .. } | config::Action::WhoAmI => return None,
     };
     let allow = route.methods.as_ref().map(|methods| {
         let methods: Vec<_> = methods.iter().map(http::Method::as_str).collect();

@@ -1,7 +1,7 @@
 //! What is told at start: where doorward listens, what it guards and how, and which bounds hold.
 
 use crate::app::Running;
-use crate::config::{Action, Config, HostPattern, SchemeConfig, StoreUrl, Throttle};
+use crate::config::{Action, Config, HostPattern, SchemeConfig, SchemeInstance, StoreUrl, Throttle};
 
 /// Logs the summary.
 pub fn log_summary(config: &Config, running: &Running) {
@@ -26,10 +26,7 @@ pub fn log_summary(config: &Config, running: &Running) {
         stale_while_unreachable_s = config.cache.stale_while_unreachable.as_secs(),
         "store"
     );
-    for instance in &config.authentication.schemes {
-        let SchemeConfig::Token { keyword } = &instance.kind;
-        tracing::info!(name = instance.name, kind = "token", keyword, "scheme");
-    }
+    log_schemes(config);
     log_throttles(config);
     for route in &config.routes {
         let named = |number: &usize| config.authentication.schemes.get(*number).map(|s| s.name.as_str());
@@ -39,9 +36,12 @@ pub fn log_summary(config: &Config, running: &Running) {
             HostPattern::Exact(host) => host.clone(),
             HostPattern::Wildcard(domain) => format!("*.{domain}"),
         };
-        let to = match route.action {
-            Action::Forward { upstream } => config.upstreams.get(upstream).map_or("", |u| u.name.as_str()),
-            Action::ObtainToken => "handler obtain-token",
+        let to = match &route.action {
+            Action::Forward { upstream } => config.upstreams.get(*upstream).map_or("", |u| u.name.as_str()),
+            Action::ObtainToken { .. } => "handler obtain-token",
+            Action::Login { .. } => "handler login",
+            Action::Logout { .. } => "handler logout",
+            Action::WhoAmI => "handler whoami",
         };
         let throttles: Vec<_> =
             route.throttles.iter().filter_map(|number| config.throttles.get(*number)).collect();
@@ -61,12 +61,26 @@ pub fn log_summary(config: &Config, running: &Running) {
     }
 }
 
+/// Those that a route names: the rest is there by default.
+fn log_schemes(config: &Config) {
+    for (index, SchemeInstance { name, kind }) in config.authentication.schemes.iter().enumerate() {
+        if !config.routes.iter().any(|route| route.schemes.contains(&index)) {
+            continue;
+        }
+        let keyword = match kind {
+            SchemeConfig::Token { keyword, .. } => Some(keyword.as_str()),
+            _ => None,
+        };
+        tracing::info!(name, kind = kind.name(), keyword, "scheme");
+    }
+}
+
 fn log_throttles(config: &Config) {
     for Throttle { name, rate, by } in &config.throttles {
         tracing::info!(name, count = rate.count, period_s = rate.period.as_secs(), by = ?by, "throttle");
     }
     let guard = &config.authentication.guard;
-    let guards = config.routes.iter().any(|route| route.action.checks_passwords());
+    let guards = config.routes.iter().any(|route| route.checks_passwords(&config.authentication.schemes));
     let guards_by_address = guards && (guard.address.is_some() || guard.address_and_user.is_some());
     let throttles_by_address = config.throttles.iter().any(|throttle| throttle.by.uses_addresses());
     if config.clients.trusted_proxies.is_empty() && (guards_by_address || throttles_by_address) {

@@ -3,6 +3,8 @@
 //! The rule of the chain is DRF's (3.18, `Request._authenticate`): not attempted goes on to the next scheme,
 //! attempted and failed stops, attempted and good stops. Nobody attempted: anonymous.
 
+pub mod lookups;
+pub mod password;
 pub mod scheme;
 pub mod schemes;
 pub mod slow;
@@ -10,11 +12,12 @@ pub mod slow;
 use crate::accept::body::{BodyError, RequestBody};
 use crate::accept::head::Head;
 use crate::authenticate::scheme::{
-    Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
+    Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, TooManyAttempts, Verdict,
 };
 use crate::authenticate::slow::{SlowError, SlowSide};
+use crate::identity::SchemeKind;
 use crate::trace::{AnsweredBy, SchemeOutcome, Trace};
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use std::sync::Arc;
 
 /// Proof that authentication took place. Made only here.
@@ -52,6 +55,12 @@ pub enum AuthenticateError {
     /// Too many look-ups are waiting.
     #[error("too many look-ups are waiting")]
     Busy,
+    /// Too many passwords wait to be checked.
+    #[error("too many passwords wait to be checked")]
+    PasswordBusy,
+    /// Too many attempts of this client failed.
+    #[error("too many attempts failed")]
+    TooManyAttempts(TooManyAttempts),
     /// The body broke off while a scheme read its beginning.
     #[error("the body broke off")]
     Body(#[from] BodyError),
@@ -61,16 +70,50 @@ pub enum AuthenticateError {
 #[derive(Debug)]
 pub struct Authenticator {
     schemes: Vec<Arc<dyn Scheme>>,
+    /// In which order they are asked where a request has an `Authorization`; `None`: in theirs.
+    explicit_first: Option<Vec<usize>>,
     challenge: Option<HeaderValue>,
     slow: SlowSide,
 }
 
+/// What a route says of its schemes besides their names.
+#[derive(Debug, Clone, Default)]
+pub struct AuthenticatorOptions {
+    /// The route's realm, if it has one of its own.
+    pub realm: Option<String>,
+    /// Who sends `Authorization` is asked for that before any cookie.
+    pub explicit_credentials_first: bool,
+    /// 401 also where the first scheme has no challenge.
+    pub always_challenges: bool,
+}
+
 impl Authenticator {
     /// Tries these in this order; the slow side runs what has to wait.
-    pub fn new(schemes: Vec<Arc<dyn Scheme>>, slow: SlowSide) -> Self {
+    pub fn new(schemes: Vec<Arc<dyn Scheme>>, slow: SlowSide, options: &AuthenticatorOptions) -> Self {
+        let realm = options.realm.as_deref();
+        let challenge_of = |scheme: &Arc<dyn Scheme>| scheme.challenge(realm);
         // DRF 3.18, `APIView.get_authenticate_header`: the first class alone is asked.
-        let challenge = schemes.first().and_then(|scheme| scheme.challenge());
-        Self { schemes, challenge, slow }
+        let mut challenge = schemes.first().and_then(challenge_of);
+        if challenge.is_none() && options.always_challenges && !schemes.is_empty() {
+            // RFC 9110 section 15.5.2: a 401 has one.
+            let any = schemes.iter().find_map(challenge_of);
+            challenge = Some(any.unwrap_or(HeaderValue::from_static("Session")));
+        }
+        let explicit_first = options.explicit_credentials_first.then(|| {
+            let is_cookie = |place: &usize| schemes.get(*place).is_some_and(|s| s.kind() == SchemeKind::Session);
+            let (cookies, explicit): (Vec<_>, Vec<_>) = (0..schemes.len()).partition(is_cookie);
+            explicit.into_iter().chain(cookies).collect()
+        });
+        Self { schemes, explicit_first, challenge, slow }
+    }
+
+    /// The schemes in the order in which they are asked, each with its place in the route's list.
+    fn order(&self, head: &Head) -> impl Iterator<Item = (usize, &Arc<dyn Scheme>)> {
+        let order = self.explicit_first.as_deref().filter(|_| head.headers.contains_key(header::AUTHORIZATION));
+        (0..self.schemes.len()).filter_map(move |number| {
+            let place = order.map_or(Some(number), |order| order.get(number).copied())?;
+            Some((place, self.schemes.get(place)?))
+        })
     }
 
     /// The challenge of a 401; `None`: 403 instead.
@@ -98,7 +141,7 @@ impl Authenticator {
         effects: &mut Effects,
         trace: &mut Trace,
     ) -> Result<Authenticated, AuthenticateError> {
-        for (place, scheme) in self.schemes.iter().enumerate() {
+        for (place, scheme) in self.order(head) {
             let verdict = match scheme.recall(head, context, effects) {
                 Recall::NotMine => Verdict::NotMine,
                 Recall::Malformed(refusal) => {
@@ -113,6 +156,13 @@ impl Authenticator {
                     effects.extend(more);
                     verdict
                 }
+                Recall::Attempt(attempt) => {
+                    trace.scheme(place, SchemeOutcome::Unavailable);
+                    // It has places of its own, and waits here where nobody else does.
+                    let (verdict, more) = attempt.await.map_err(AuthenticateError::Unavailable)?;
+                    effects.extend(more);
+                    verdict
+                }
             };
             if let Some(identity) = decide(verdict, place, trace)? {
                 check(scheme.as_ref(), head, body, &identity, effects).await.inspect_err(|_| {
@@ -122,6 +172,11 @@ impl Authenticator {
             }
         }
         Ok(Authenticated { identity: None })
+    }
+
+    /// Nobody, where credentials are not asked for, or were bad and do not matter.
+    pub fn nobody(&self) -> Authenticated {
+        Authenticated { identity: None }
     }
 }
 
@@ -143,6 +198,11 @@ fn decide(verdict: Verdict, place: usize, trace: &mut Trace) -> Result<Option<Id
             trace.answered_by = answered_by;
             Err(AuthenticateError::Inactive(refusal))
         }
+        Verdict::TooMany(too_many) => {
+            trace.throttled(too_many.by, Some(too_many.wait));
+            Err(AuthenticateError::TooManyAttempts(too_many))
+        }
+        Verdict::Busy => Err(AuthenticateError::PasswordBusy),
         Verdict::Verified(identity, answered_by) => {
             let is_cached = !matches!(answered_by, AnsweredBy::Store);
             trace.scheme(place, if is_cached { SchemeOutcome::Cached } else { SchemeOutcome::Verified });

@@ -10,13 +10,15 @@ use crate::config::guard::{Guard, SwitchedOff};
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
 use crate::config::route::Permission;
+use crate::config::scheme::{Around, REALM, SchemeConfig, SchemeKind};
 use crate::config::suggest;
-use crate::config::value::{List, Written, check_name, is_token, one_of};
+use crate::config::traps::Traps;
+use crate::config::value::{List, Written as _, check_name};
 
 /// All schemes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authentication {
-    /// Every instance; `token` is always among them.
+    /// Every instance; `token`, `basic` and `session` are the first three.
     pub schemes: Vec<SchemeInstance>,
     /// What stands between passwords and those who guess them.
     pub guard: Guard,
@@ -31,27 +33,16 @@ pub struct SchemeInstance {
     pub kind: SchemeConfig,
 }
 
-/// What kind a scheme is, with the options of that kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchemeConfig {
-    /// Tokens as Django REST Framework's `TokenAuthentication` takes them.
-    Token {
-        /// The word before the token in `Authorization`; compared ignoring case.
-        keyword: String,
-    },
-}
-
-impl Default for SchemeConfig {
-    fn default() -> Self {
-        Self::Token { keyword: "Token".to_owned() }
-    }
-}
-
 impl Default for Authentication {
     fn default() -> Self {
-        let token = SchemeInstance { name: "token".to_owned(), kind: SchemeConfig::default() };
-        Self { schemes: vec![token], guard: Guard::default() }
+        Self { schemes: instances(&Around { realm: REALM, is_django: false }), guard: Guard::default() }
     }
+}
+
+/// Those that there are without a table, by the names of their kinds.
+fn instances(around: &Around<'_>) -> Vec<SchemeInstance> {
+    let named = |kind: SchemeConfig| SchemeInstance { name: kind.name().to_owned(), kind };
+    around.defaults().map(named).into()
 }
 
 /// What a route has unless it says otherwise.
@@ -61,32 +52,22 @@ pub(super) struct RouteDefaults {
     pub(super) schemes: Vec<usize>,
     /// Who may pass.
     pub(super) permission: Permission,
-}
-
-/// A kind of scheme that this version knows.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum SchemeKind {
-    /// DRF's tokens.
-    Token,
-}
-
-impl Written for SchemeKind {
-    const EXPECTED: &'static str = "a kind of scheme such as \"token\"";
-    const WORDS: &'static [(&'static str, Self)] = &[("token", Self::Token)];
-
-    fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text)
-    }
+    /// What is mended of DRF.
+    pub(super) traps: Traps,
 }
 
 impl Authentication {
     pub(super) fn from_raw(
         raw: raw::Authentication,
+        is_django: bool,
         problems: &mut Problems,
     ) -> (Self, RouteDefaults, SwitchedOff) {
+        let traps = Traps::of_all(&raw);
         let (guard, off) = Guard::from_raw(raw.guard, problems);
-        let mut authentication = Self { guard, ..Self::default() };
-        // The first of the default schemes is `token`.
+        let realm = raw.realm.map_or_else(|| REALM.to_owned(), |entry| entry.value.0);
+        let around = Around { realm: &realm, is_django };
+        let mut authentication = Self { schemes: instances(&around), guard };
+        // The first of the instances is `token`.
         let mut schemes = vec![0];
         match raw.schemes {
             raw::Schemes::Names(names) => {
@@ -96,16 +77,25 @@ impl Authentication {
                     schemes = found;
                 }
             }
-            raw::Schemes::Instances(instances) => authentication.define(instances, problems),
+            raw::Schemes::Instances(instances) => authentication.define(instances, &around, problems),
         }
         let permission = raw.permission.map_or(Permission::Authenticated, |it| it.into_inner().into());
-        (authentication, RouteDefaults { schemes, permission }, off)
+        (authentication, RouteDefaults { schemes, permission, traps }, off)
     }
 
-    fn define(&mut self, instances: BTreeMap<Spanned<String>, raw::Scheme>, problems: &mut Problems) {
+    fn define(
+        &mut self,
+        instances: BTreeMap<Spanned<String>, raw::Scheme>,
+        around: &Around<'_>,
+        problems: &mut Problems,
+    ) {
         for (name, raw) in instances {
             check_name(&name, "a scheme", problems);
-            let kind = scheme(&name, raw, problems);
+            let Some(kind) = around.scheme(&name, raw, problems) else {
+                // What names it need not be reported as well.
+                problems.lose(["authentication", "schemes", name.get_ref()].map(str::to_owned).into());
+                continue;
+            };
             let name = name.into_inner();
             match self.schemes.iter_mut().find(|scheme| scheme.name == name) {
                 Some(scheme) => scheme.kind = kind,
@@ -113,23 +103,6 @@ impl Authentication {
             }
         }
     }
-}
-
-fn scheme(name: &Spanned<String>, raw: raw::Scheme, problems: &mut Problems) -> SchemeConfig {
-    let is_kind = SchemeKind::from_text(name.get_ref()).is_ok();
-    let path = ["authentication", "schemes", name.get_ref()];
-    if raw.kind.is_none() && !is_kind && !problems.is_lost(&path) {
-        let fault = Fault::new(format!("scheme {} has no `kind`", quote(name.get_ref())));
-        problems.error(&name.span(), fault.help("write kind = \"token\""));
-    }
-    let Some(keyword) = raw.keyword else { return SchemeConfig::default() };
-    // RFC 9110 §11.1: auth-scheme is a token.
-    if !is_token(&keyword.value) || keyword.value.len() > 64 {
-        let fault =
-            Fault::new(format!("expected a keyword such as \"Token\", found {}", quote(&keyword.value)));
-        problems.error(&keyword.span, fault.help("one word of letters and digits, at most 64"));
-    }
-    SchemeConfig::Token { keyword: keyword.value }
 }
 
 /// Looks the names up; notes the ones that are not there.
@@ -155,7 +128,13 @@ pub(super) fn scheme_indices(
                 let known = || schemes.iter().map(|scheme| scheme.name.as_str());
                 let help = suggest::did_you_mean(&name.value, known());
                 let fault = Fault::new(format!("there is no scheme {}", quote(&name.value)));
-                let help = help.unwrap_or_else(|| format!("known here are {}", quote_all(known())));
+                let help = help.unwrap_or_else(|| match SchemeKind::from_text(&name.value) {
+                    Ok(SchemeKind::RemoteUser) => {
+                        "define it: [authentication.schemes.remote-user] with peers = [\"127.0.0.1\"]"
+                            .to_owned()
+                    }
+                    _ => format!("known here are {}", quote_all(known())),
+                });
                 problems.error(&name.span, fault.help(help));
             }
         }

@@ -122,7 +122,7 @@ fn check_names(entries: &[&Option<Entry<HeaderName>>], problems: &mut Problems) 
     for entry in entries.iter().copied().flatten() {
         let name = entry.value.as_str();
         let folded = fold(name);
-        if RESERVED.contains(&folded.as_str()) {
+        if is_reserved(name) {
             let fault = Fault::new(format!("{} has another meaning in HTTP", quote(name)));
             problems.error(&entry.span, fault.help("choose a name of your own, such as \"Remote-User\""));
         } else if let Some(other) = taken.get(&folded) {
@@ -133,6 +133,11 @@ fn check_names(entries: &[&Option<Entry<HeaderName>>], problems: &mut Problems) 
         let (line, column) = problems.place(entry.span.start);
         taken.entry(folded).or_insert_with(|| format!("{} at {line}:{column}", quote(name)));
     }
+}
+
+/// Whether a name means something else already.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&fold(name).as_str())
 }
 
 /// As upstreams fold names: letter case and punctuation are lost.

@@ -8,13 +8,17 @@ mod authentication;
 mod cache;
 mod claims;
 mod clients;
+mod cors;
 mod deployment;
+mod django;
 mod guard;
+mod handler;
 mod host;
 mod identity;
 mod limits;
 mod listen;
 mod log;
+mod origin;
 mod problem;
 mod raw;
 mod read;
@@ -22,8 +26,11 @@ mod render;
 mod route;
 mod sample;
 mod schema;
+mod scheme;
+mod session;
 mod shape;
 mod share;
+mod sql_name;
 mod starter;
 mod store;
 mod suggest;
@@ -31,6 +38,7 @@ mod throttle;
 mod tls;
 mod tokens;
 mod traces;
+mod traps;
 mod upstream;
 mod value;
 
@@ -43,10 +51,12 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-pub use crate::config::authentication::{Authentication, SchemeConfig, SchemeInstance};
+pub use crate::config::authentication::{Authentication, SchemeInstance};
 pub use crate::config::cache::Cache;
 pub use crate::config::clients::Clients;
+pub use crate::config::cors::Cors;
 pub use crate::config::deployment::{DEPLOYMENT_KEY_BYTES_MIN, Deployment, DeploymentKey};
+pub use crate::config::django::{Django, GroupTable, UserTable};
 pub use crate::config::guard::{Guard, USER_DELAY_MAX};
 pub use crate::config::host::HostPattern;
 pub use crate::config::identity::IdentityHeaders;
@@ -56,14 +66,17 @@ pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
+pub use crate::config::scheme::{SchemeConfig, TokenFamily};
+pub use crate::config::session::{CsrfConfig, SameSite, SessionConfig};
 pub use crate::config::share::Share;
 pub use crate::config::starter::Starter;
-pub use crate::config::store::{Store, StoreUrl};
+pub use crate::config::store::{Layout, Store, StoreUrl};
 pub use crate::config::suggest::nearest;
 pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};
 pub use crate::config::traces::Traces;
+pub use crate::config::traps::{BadCredentials, Preflight, Unauthenticated};
 pub use crate::config::upstream::{Balance, ServerAddress, Timeouts, Upstream, UpstreamHost};
 
 use crate::config::claims::Placed;
@@ -95,6 +108,8 @@ pub struct Config {
     pub identity: IdentityHeaders,
     /// Who the client is.
     pub clients: Clients,
+    /// Whose pages may read answers.
+    pub cors: Cors,
     /// A bound for everything.
     pub limits: Limits,
     /// The rates, in the order of the file.
@@ -227,7 +242,10 @@ impl Config {
 
     fn from_raw(raw: Raw, source: &Source, problems: &mut Problems) -> Self {
         let cache = Cache::from_raw(&raw.cache, problems);
-        let (authentication, defaults, guards_off) = Authentication::from_raw(raw.authentication, problems);
+        let store = Store::from_raw(raw.store, source, problems);
+        let is_django = store.layout.is_django();
+        let (authentication, defaults, guards_off) =
+            Authentication::from_raw(raw.authentication, is_django, problems);
         let (throttles, throttle_spans) = read_throttles(raw.throttles, problems);
         let mut upstreams: Vec<_> = raw.upstreams.into_iter().collect();
         upstreams.sort_by_key(|(name, _)| name.span().start);
@@ -240,16 +258,16 @@ impl Config {
             throttles: &throttles,
             defaults: &defaults,
             stale_while_unreachable: cache.stale_while_unreachable,
+            is_django,
         };
         let routes = read_routes(raw.routes, &context, problems);
         warn_unused(&upstreams, &spans, &routes, problems);
         warn_unused_throttles(&throttles, &throttle_spans, &routes, problems);
-        if routes.iter().any(|route| route.action.checks_passwords()) {
+        if routes.iter().any(|route| route.checks_passwords(&authentication.schemes)) {
             guard::warn_of(&guards_off, problems);
         }
         let tls = Tls::from_raw(raw.tls, &source.directory, problems);
         let deployment = Deployment::from_raw(raw.deployment, source, problems);
-        let store = Store::from_raw(raw.store, source, problems);
         let log = Log::from_raw(raw.log, &source.directory, &taken(&tls, &deployment, &store), problems);
         Self {
             listen: Listen::from_raw(raw.listen, &source.directory, problems),
@@ -261,6 +279,7 @@ impl Config {
             tokens: Tokens::from_raw(raw.tokens, problems),
             identity: IdentityHeaders::from_raw(raw.identity, problems),
             clients: Clients::from_raw(raw.clients, problems),
+            cors: Cors::from_raw(raw.cors, problems),
             limits: Limits::from_raw(&raw.limits, problems),
             throttles,
             upstreams,
@@ -273,13 +292,12 @@ impl Config {
 
 /// Files with keys, certificates and tokens.
 fn taken<'a>(tls: &'a Tls, deployment: &'a Deployment, store: &'a Store) -> Vec<&'a Path> {
-    let StoreUrl::Sqlite(store) = &store.url;
     let key = match &deployment.key {
         DeploymentKey::File(key) => Some(key.as_path()),
         DeploymentKey::Given(_) => None,
     };
     let pairs = tls.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
-    pairs.chain(key).chain([store.as_path()]).collect()
+    pairs.chain(key).chain(store.files()).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
@@ -349,7 +367,7 @@ fn warn_unused(upstreams: &[Upstream], spans: &[Range<usize>], routes: &[Route],
         .iter()
         .filter_map(|route| match route.action {
             Action::Forward { upstream } => Some(upstream),
-            Action::ObtainToken => None,
+            _ => None,
         })
         .collect();
     for (index, (upstream, span)) in upstreams.iter().zip(spans).enumerate() {

@@ -17,17 +17,23 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::json;
 use toml::Spanned;
 
-use crate::config::authentication::SchemeKind;
 use crate::config::guard::{GuardDelay, GuardRate};
+use crate::config::handler::{Handler, PagePath, Redirect};
 use crate::config::host::HostPattern;
 use crate::config::listen::AdminSocket;
 use crate::config::log::{LogFormat, LogLevel};
+use crate::config::origin::{Origin, TrustedOrigin};
 use crate::config::problem::{Fault, quote};
-use crate::config::route::{Handler, RoutePath, SimplePermission};
+use crate::config::route::{RoutePath, SimplePermission};
+use crate::config::scheme::{Realm, SchemeKind, TokenFamily};
+use crate::config::session::{CookieDomain, CookieName, SameSite};
 use crate::config::share::Share;
+use crate::config::sql_name::{MaybeSqlName, SqlName};
+use crate::config::store::LayoutName;
 use crate::config::throttle::{Rate, ThrottleBy};
 use crate::config::tls::TlsVersion;
 use crate::config::tokens::{OnExposedToken, TokenPrefix, TokenTtl};
+use crate::config::traps::{BadCredentials, Preflight, Unauthenticated};
 use crate::config::upstream::{Balance, ServerAddress, UpstreamHost};
 use crate::config::value::{Count, Entry, List, Size, Written as _, expecting};
 
@@ -48,6 +54,7 @@ pub(super) struct Raw {
     pub(super) throttles: BTreeMap<Spanned<String>, Throttle>,
     pub(super) upstreams: BTreeMap<Spanned<String>, Upstream>,
     pub(super) routes: BTreeMap<Spanned<String>, Route>,
+    pub(super) cors: Cors,
     pub(super) log: Log,
     pub(super) traces: Option<Spanned<Traces>>,
 }
@@ -94,6 +101,44 @@ pub(super) struct Deployment {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [store]")]
 pub(super) struct Store {
     pub(super) url: Option<Spanned<Indirect>>,
+    pub(super) layout: Option<Entry<LayoutName>>,
+    pub(super) django: Option<Spanned<Django>>,
+    pub(super) own: Option<Spanned<Own>>,
+}
+
+/// `[store.django]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [store.django]")]
+pub(super) struct Django {
+    pub(super) secret_key: Option<Spanned<Secret>>,
+    pub(super) secret_key_fallbacks: Option<Vec<Spanned<Secret>>>,
+    pub(super) backends: Option<List<String>>,
+    pub(super) md5: Option<Entry<bool>>,
+    pub(super) rehash: Option<Entry<bool>>,
+    pub(super) user: UserTable,
+}
+
+/// `[store.django.user]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [store.django.user]")]
+pub(super) struct UserTable {
+    pub(super) table: Option<Entry<SqlName>>,
+    pub(super) id: Option<Entry<SqlName>>,
+    pub(super) username: Option<Entry<SqlName>>,
+    pub(super) password: Option<Entry<SqlName>>,
+    pub(super) is_active: Option<Entry<MaybeSqlName>>,
+    pub(super) is_staff: Option<Entry<MaybeSqlName>>,
+    pub(super) email: Option<Entry<MaybeSqlName>>,
+    pub(super) last_login: Option<Entry<MaybeSqlName>>,
+    pub(super) groups_table: Option<Entry<MaybeSqlName>>,
+    pub(super) groups_column: Option<Entry<SqlName>>,
+}
+
+/// `[store.own]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [store.own]")]
+pub(super) struct Own {
+    pub(super) url: Option<Spanned<Indirect>>,
 }
 
 /// `[cache]`
@@ -112,6 +157,11 @@ pub(super) struct Cache {
 pub(super) struct Authentication {
     pub(super) schemes: Schemes,
     pub(super) permission: Option<Spanned<Permission>>,
+    pub(super) realm: Option<Entry<Realm>>,
+    pub(super) explicit_credentials_first: Option<Entry<bool>>,
+    pub(super) bad_credentials_on_public: Option<Entry<BadCredentials>>,
+    pub(super) unauthenticated_status: Option<Entry<Unauthenticated>>,
+    pub(super) preflight: Option<Entry<Preflight>>,
     pub(super) guard: Option<Spanned<Guard>>,
 }
 
@@ -121,6 +171,29 @@ pub(super) struct Authentication {
 pub(super) struct Scheme {
     pub(super) kind: Option<Entry<SchemeKind>>,
     pub(super) keyword: Option<Entry<String>>,
+    pub(super) families: Option<List<TokenFamily>>,
+    pub(super) realm: Option<Entry<Realm>>,
+    pub(super) cookie: Option<Entry<CookieName>>,
+    pub(super) age: Option<Entry<Duration>>,
+    pub(super) secure: Option<Entry<bool>>,
+    pub(super) domain: Option<Entry<CookieDomain>>,
+    pub(super) same_site: Option<Entry<SameSite>>,
+    pub(super) csrf: Option<Spanned<Csrf>>,
+    pub(super) header: Option<Entry<HeaderName>>,
+    pub(super) peers: Option<List<IpNet>>,
+    pub(super) create_users: Option<Entry<bool>>,
+}
+
+/// `csrf` of a scheme.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as { cookie = \"csrftoken\" }")]
+pub(super) struct Csrf {
+    pub(super) cookie: Option<Entry<CookieName>>,
+    pub(super) header: Option<Entry<HeaderName>>,
+    pub(super) trusted_origins: Option<List<TrustedOrigin>>,
+    pub(super) domain: Option<Entry<CookieDomain>>,
+    pub(super) in_session: Option<Entry<bool>>,
+    pub(super) age: Option<Entry<Duration>>,
 }
 
 /// `[tokens]`
@@ -149,6 +222,14 @@ pub(super) struct Identity {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [clients]")]
 pub(super) struct Clients {
     pub(super) trusted_proxies: Option<List<IpNet>>,
+}
+
+/// `[cors]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [cors]")]
+pub(super) struct Cors {
+    pub(super) origins: Option<List<Origin>>,
+    pub(super) credentials: Option<Entry<bool>>,
 }
 
 /// `[limits]`
@@ -224,6 +305,15 @@ pub(super) struct Route {
     pub(super) strip_prefix: Option<Entry<bool>>,
     pub(super) pass_unverified: Option<Entry<bool>>,
     pub(super) stale_while_unreachable: Option<Entry<Duration>>,
+    pub(super) realm: Option<Entry<Realm>>,
+    pub(super) explicit_credentials_first: Option<Entry<bool>>,
+    pub(super) bad_credentials_on_public: Option<Entry<BadCredentials>>,
+    pub(super) unauthenticated_status: Option<Entry<Unauthenticated>>,
+    pub(super) preflight: Option<Entry<Preflight>>,
+    pub(super) login_page: Option<Entry<PagePath>>,
+    pub(super) family: Option<Entry<TokenFamily>>,
+    pub(super) session: Option<Entry<String>>,
+    pub(super) redirect: Option<Entry<Redirect>>,
 }
 
 /// `[log]`

@@ -11,11 +11,14 @@ use toml::Spanned;
 
 use crate::config::authentication::{RouteDefaults, SchemeInstance, scheme_indices};
 use crate::config::cache::STALE_MAX;
+use crate::config::handler::{Handler, check_keys};
 use crate::config::host::HostPattern;
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
+use crate::config::scheme::{SchemeConfig, TokenFamily};
 use crate::config::suggest;
 use crate::config::throttle::{Throttle, throttle_indices};
+use crate::config::traps::{BadCredentials, Preflight, Unauthenticated};
 use crate::config::upstream::Upstream;
 use crate::config::value::{Entry, Size, Written, check_name, one_of, unexpected, within};
 
@@ -46,10 +49,23 @@ pub struct Route {
     pub pass_unverified: bool,
     /// How long known credentials still pass while the store does not answer; zero: not at all.
     pub stale_while_unreachable: Duration,
+    /// What the challenge of a basic scheme calls the place; `None`: what the scheme says.
+    pub realm: Option<String>,
+    /// Whether credentials in `Authorization` are asked before those that browsers send by themselves, whatever the
+    /// order of the schemes.
+    pub explicit_credentials_first: bool,
+    /// What becomes of wrong credentials where none are needed.
+    pub bad_credentials_on_public: BadCredentials,
+    /// The status without credentials; `None`: the first scheme decides.
+    pub unauthenticated_status: Option<Unauthenticated>,
+    /// What becomes of CORS preflights.
+    pub preflight: Preflight,
+    /// Where browsers are sent that navigate here without credentials: a path of this host.
+    pub login_page: Option<String>,
 }
 
 /// What becomes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// It goes to an upstream.
     Forward {
@@ -57,17 +73,26 @@ pub enum Action {
         upstream: usize,
     },
     /// It is answered with a token for the right password.
-    ObtainToken,
-}
-
-impl Action {
-    /// Whether clients send passwords here.
-    pub fn checks_passwords(self) -> bool {
-        match self {
-            Self::ObtainToken => true,
-            Self::Forward { .. } => false,
-        }
-    }
+    ObtainToken {
+        /// What kind of token.
+        family: TokenFamily,
+    },
+    /// It is answered with a page that asks for a password, or with a session for the right one.
+    Login {
+        /// Index into the schemes, of kind session.
+        session: usize,
+        /// Where a browser goes afterwards without `next`: a path of this host.
+        redirect: String,
+    },
+    /// It ends the session.
+    Logout {
+        /// Index into the schemes, of kind session.
+        session: usize,
+        /// Where a browser goes afterwards without `next`: a path of this host.
+        redirect: String,
+    },
+    /// It is answered with who the client is.
+    WhoAmI,
 }
 
 /// Who may pass.
@@ -123,22 +148,6 @@ impl From<raw::Permission> for Permission {
     }
 }
 
-/// A handler that this version knows.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Handler {
-    /// DRF's `obtain_auth_token`.
-    ObtainToken,
-}
-
-impl Written for Handler {
-    const EXPECTED: &'static str = "a handler such as \"obtain-token\"";
-    const WORDS: &'static [(&'static str, Self)] = &[("obtain-token", Self::ObtainToken)];
-
-    fn from_text(text: &str) -> Result<Self, Fault> {
-        one_of(text)
-    }
-}
-
 /// A body by default.
 const MAX_BODY: Size = Size(10 << 20);
 
@@ -158,9 +167,20 @@ pub(super) struct Context<'a> {
     pub(super) defaults: &'a RouteDefaults,
     /// From `[cache]`.
     pub(super) stale_while_unreachable: Duration,
+    /// Whether the store has Django's layout.
+    pub(super) is_django: bool,
 }
 
 impl Route {
+    /// Whether clients send passwords here: to a handler, or by a basic scheme.
+    pub fn checks_passwords(&self, schemes: &[SchemeInstance]) -> bool {
+        let is_basic = |index: &usize| {
+            schemes.get(*index).is_some_and(|scheme| matches!(scheme.kind, SchemeConfig::Basic { .. }))
+        };
+        matches!(self.action, Action::ObtainToken { .. } | Action::Login { .. })
+            || self.schemes.iter().any(is_basic)
+    }
+
     /// The route; `None` if nothing is left of it but faults.
     pub(super) fn from_raw(
         name: &Spanned<String>,
@@ -183,8 +203,11 @@ impl Route {
         );
         let throttles =
             raw.throttles.as_ref().map(|names| throttle_indices(names, context.throttles, problems));
-        let action = action(name, raw.upstream, raw.handler, context, problems);
-        let path = path(name, raw.path, is_handler, problems)?;
+        check_keys(name, &raw, problems);
+        let action = action(name, &raw, context, problems);
+        let traps = context.defaults.traps.of_route(&raw);
+        let handler = raw.handler.filter(|_| raw.upstream.is_none()).map(|handler| handler.value);
+        let path = path(name, raw.path, handler, problems)?;
         Some(Self {
             name: name.get_ref().clone(),
             host: raw.host.map_or(HostPattern::Any, |host| host.value),
@@ -199,6 +222,12 @@ impl Route {
             strip_prefix: raw.strip_prefix.is_some_and(|entry| entry.value),
             pass_unverified: reach.pass_unverified,
             stale_while_unreachable: stale,
+            realm: raw.realm.map(|realm| realm.value.0),
+            explicit_credentials_first: traps.explicit_credentials_first,
+            bad_credentials_on_public: traps.bad_credentials_on_public,
+            unauthenticated_status: traps.unauthenticated_status,
+            preflight: traps.preflight,
+            login_page: raw.login_page.map(|page| page.value.0),
         })
     }
 }
@@ -218,15 +247,15 @@ impl Reach {
         context: &Context<'_>,
         problems: &mut Problems,
     ) -> Self {
-        let is_handler = raw.handler.is_some();
+        let is_open = raw.handler.as_ref().is_some_and(|handler| handler.value.is_open());
         let permission = match &raw.permission {
             Some(permission) => permission.get_ref().clone().into(),
-            None if is_handler => Permission::Anyone,
+            None if is_open => Permission::Anyone,
             None => context.defaults.permission.clone(),
         };
         let schemes = match &raw.schemes {
             Some(names) => scheme_indices(names, context.schemes, problems),
-            None if is_handler => Vec::new(),
+            None if is_open => Vec::new(),
             None => context.defaults.schemes.clone(),
         };
         let pass_unverified = raw.pass_unverified.as_ref().filter(|entry| entry.value);
@@ -272,18 +301,15 @@ impl Reach {
 
 fn action(
     name: &Spanned<String>,
-    upstream: Option<Entry<String>>,
-    handler: Option<Entry<Handler>>,
+    raw: &raw::Route,
     context: &Context<'_>,
     problems: &mut Problems,
 ) -> Option<Action> {
-    match (upstream, handler) {
+    match (&raw.upstream, &raw.handler) {
         (Some(upstream), None) => {
-            upstream_index(&upstream, context, problems).map(|upstream| Action::Forward { upstream })
+            upstream_index(upstream, context, problems).map(|upstream| Action::Forward { upstream })
         }
-        (None, Some(handler)) => match handler.value {
-            Handler::ObtainToken => Some(Action::ObtainToken),
-        },
+        (None, Some(handler)) => handler.value.action(name, raw, context, problems),
         (Some(_), Some(handler)) => {
             let fault =
                 Fault::new(format!("route {} has both `upstream` and `handler`", quote(name.get_ref())));
@@ -323,18 +349,19 @@ fn upstream_index(name: &Entry<String>, context: &Context<'_>, problems: &mut Pr
 fn path(
     name: &Spanned<String>,
     path: Option<Entry<RoutePath>>,
-    is_handler: bool,
+    handler: Option<Handler>,
     problems: &mut Problems,
 ) -> Option<String> {
-    match path {
-        Some(path) => Some(path.value.0),
-        None if problems.is_lost(&["routes", name.get_ref(), "path"]) => None,
-        None if is_handler => {
+    match (path, handler) {
+        (Some(path), _) => Some(path.value.0),
+        (None, _) if problems.is_lost(&["routes", name.get_ref(), "path"]) => None,
+        (None, Some(handler)) => {
             let fault = Fault::new(format!("route {} has no `path`", quote(name.get_ref())));
-            problems.error(&name.span(), fault.help("write path = \"/api-token-auth/\""));
+            let help = format!("write path = \"{}\"", handler.usual_path());
+            problems.error(&name.span(), fault.help(help));
             None
         }
-        None => Some("/".to_owned()),
+        (None, None) => Some("/".to_owned()),
     }
 }
 

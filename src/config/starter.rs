@@ -6,9 +6,9 @@
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::config::authentication::SchemeKind;
 use crate::config::problem::Fault;
 use crate::config::sample::{self, Line};
+use crate::config::scheme::SchemeKind;
 use crate::config::upstream::ServerAddress;
 use crate::config::value::Written as _;
 

@@ -7,10 +7,11 @@ use toml::Spanned;
 
 use crate::config::Source;
 use crate::config::deployment::not_in_environment;
+use crate::config::django::Django;
 use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw::{self, Indirect};
 use crate::config::tls::read_bounded;
-use crate::config::value::resolve;
+use crate::config::value::{Written, one_of, resolve};
 
 /// A file that holds nothing but a URL is not longer than this.
 const URL_BYTES_MAX: u64 = 4096;
@@ -20,6 +21,42 @@ const URL_BYTES_MAX: u64 = 4096;
 pub struct Store {
     /// Which database.
     pub url: StoreUrl,
+    /// Whose tables are in it.
+    pub layout: Layout,
+}
+
+/// Whose tables a database has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// Doorward's own, made on first start.
+    Doorward,
+    /// Those of an existing Django project, which stay as they are.
+    Django(Box<Django>),
+}
+
+impl Layout {
+    /// Whether the tables are Django's.
+    pub fn is_django(&self) -> bool {
+        matches!(self, Self::Django(_))
+    }
+}
+
+/// The same as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LayoutName {
+    /// `"doorward"`
+    Doorward,
+    /// `"django"`
+    Django,
+}
+
+impl Written for LayoutName {
+    const EXPECTED: &'static str = "a layout, \"doorward\" or \"django\"";
+    const WORDS: &'static [(&'static str, Self)] = &[("doorward", Self::Doorward), ("django", Self::Django)];
+
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        one_of(text)
+    }
 }
 
 /// A database that this version knows.
@@ -31,16 +68,81 @@ pub enum StoreUrl {
 
 impl Store {
     pub(super) fn from_raw(raw: raw::Store, source: &Source, problems: &mut Problems) -> Self {
-        let default = || StoreUrl::Sqlite(resolve(&source.directory, Path::new("doorward.db")));
-        let written = raw.url.and_then(|url| url_text(url, source, problems));
-        let url = written.and_then(|(text, span)| match store_url(&text, &source.directory) {
-            Ok(url) => Some(url),
-            Err(fault) => {
-                problems.error(&span, fault);
-                None
+        let has_url = raw.url.is_some() || problems.is_lost(&["store", "url"]);
+        let url_span = raw.url.as_ref().map(Spanned::span);
+        let url = database(raw.url, source, problems);
+        let layout = match raw.layout {
+            Some(layout) if layout.value == LayoutName::Django => {
+                if !has_url {
+                    let fault = Fault::new("layout = \"django\" needs `url`");
+                    let help = "name Django's database: url = \"sqlite:/path/to/db.sqlite3\"";
+                    problems.error(&layout.span, fault.help(help));
+                }
+                let own_url = raw.own.and_then(|own| own.into_inner().url);
+                let place = own_url.as_ref().map(Spanned::span).or(url_span);
+                let own = database(own_url, source, problems);
+                check_own(&url, &own, has_url.then_some(place).flatten(), problems);
+                Layout::Django(Box::new(Django::from_raw(raw.django, own, &layout.span, source, problems)))
             }
-        });
-        Self { url: url.unwrap_or_else(default) }
+            _ => {
+                let spans =
+                    [raw.django.map(|it| (it.span(), "django")), raw.own.map(|it| (it.span(), "own"))];
+                check_no_django(spans.into_iter().flatten(), problems);
+                Layout::Doorward
+            }
+        };
+        Self { url, layout }
+    }
+
+    /// The files that hold it.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = match &self.layout {
+            Layout::Doorward => None,
+            Layout::Django(django) => Some(&django.own),
+        };
+        [Some(&self.url), own].into_iter().flatten().map(|StoreUrl::Sqlite(path)| path.as_path())
+    }
+}
+
+/// The database of this URL; by default a file beside the configuration.
+fn database(url: Option<Spanned<Indirect>>, source: &Source, problems: &mut Problems) -> StoreUrl {
+    let written = url.and_then(|url| url_text(url, source, problems));
+    let url = written.and_then(|(text, span)| match store_url(&text, &source.directory) {
+        Ok(url) => Some(url),
+        Err(fault) => {
+            problems.error(&span, fault);
+            None
+        }
+    });
+    url.unwrap_or_else(|| StoreUrl::Sqlite(resolve(&source.directory, Path::new("doorward.db"))))
+}
+
+/// Doorward makes tables in its own database; Django's gets none.
+fn check_own(url: &StoreUrl, own: &StoreUrl, place: Option<Range<usize>>, problems: &mut Problems) {
+    let (StoreUrl::Sqlite(django), StoreUrl::Sqlite(doorward)) = (url, own);
+    if let Some(place) = place
+        && !problems.has_error_in(&place)
+        && is_same_file(django, doorward)
+    {
+        let fault = Fault::new("doorward's own database is Django's, too");
+        let help = "name another file in [store.own]: url = \"sqlite:doorward-own.db\"";
+        problems.error(&place, fault.help(help));
+    }
+}
+
+/// Whether both paths lead to one file, also by links; a file that is not there yet is told by its path alone.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| real(other) == Some(one))
+}
+
+fn check_no_django(tables: impl Iterator<Item = (Range<usize>, &'static str)>, problems: &mut Problems) {
+    if problems.is_lost(&["store", "layout"]) {
+        return;
+    }
+    for (span, name) in tables {
+        let fault = Fault::new(format!("`[store.{name}]` is for layout = \"django\" alone"));
+        problems.error(&span, fault.help("write layout = \"django\" in [store], or leave this out"));
     }
 }
 

@@ -107,6 +107,7 @@ fn sample_file_equals_the_defaults() {
     assert_eq!(sample.tokens, Tokens::default());
     assert_eq!(sample.identity, IdentityHeaders::default());
     assert_eq!(sample.clients, Clients::default());
+    assert_eq!(sample.cors, Cors::default());
     assert_eq!(sample.limits, Limits::default());
     assert_eq!(sample.log, Log::default());
     assert_eq!(sample.upstreams, default.upstreams);
@@ -147,7 +148,8 @@ fn sample_has(place: &str, key: &str) -> bool {
                     section = format!("{named}NAME");
                 }
             }
-            if place.is_empty() && section.split('.').next() == Some(key) {
+            let is_section = section == format!("{place}.{key}");
+            if is_section || place.is_empty() && section.split('.').next() == Some(key) {
                 return true;
             }
         }
@@ -166,7 +168,7 @@ fn sample_has(place: &str, key: &str) -> bool {
 fn development_file_is_good() {
     let config = good(DEV).config;
     assert_eq!(config.routes.len(), 2);
-    assert_eq!(config.routes[1].action, Action::ObtainToken);
+    assert_eq!(config.routes[1].action, Action::ObtainToken { family: TokenFamily::Doorward });
     assert_eq!(config.routes[1].permission, Permission::Anyone);
     assert_eq!(config.routes[1].max_body, 64 << 10);
     assert_eq!(config.routes[1].path, "/api-token-auth");
@@ -674,19 +676,22 @@ fn schemes_are_named_instances() {
     let text = "[authentication.schemes.partner]\nkind = \"token\"\nkeyword = \"Bearer\"\n";
     let config = good(&with(text)).config;
     let names: Vec<&str> = config.authentication.schemes.iter().map(|scheme| scheme.name.as_str()).collect();
-    assert_eq!(names, ["token", "partner"]);
-    let partner = SchemeConfig::Token { keyword: "Bearer".to_owned() };
-    assert_eq!(config.authentication.schemes[1].kind, partner);
+    assert_eq!(names, ["token", "basic", "session", "partner"]);
+    assert_eq!(config.authentication.schemes[3].kind, token("Bearer", &[TokenFamily::Doorward]));
     assert_eq!(config.routes[0].schemes, [0]);
     let both = format!("{}schemes = [\"partner\", \"token\"]\n", with(text));
-    assert_eq!(good(&both).config.routes[0].schemes, [1, 0]);
+    assert_eq!(good(&both).config.routes[0].schemes, [3, 0]);
+}
+
+fn token(keyword: &str, families: &[TokenFamily]) -> SchemeConfig {
+    SchemeConfig::Token { keyword: keyword.to_owned(), families: families.to_vec() }
 }
 
 #[test]
 fn token_scheme_can_be_redefined() {
     let config = good(&with("[authentication.schemes.token]\nkeyword = \"Bearer\"")).config;
-    assert_eq!(config.authentication.schemes.len(), 1);
-    assert_eq!(config.authentication.schemes[0].kind, SchemeConfig::Token { keyword: "Bearer".to_owned() });
+    assert_eq!(config.authentication.schemes.len(), 3);
+    assert_eq!(config.authentication.schemes[0].kind, token("Bearer", &[TokenFamily::Doorward]));
 }
 
 #[test]
@@ -695,13 +700,13 @@ fn faulty_schemes_are_reported() {
     assert_error(&with("[authentication.schemes.p]\nkind = \"tokens\""), 2, 8, &["did you mean `token`?"]);
     assert_error(&with("[authentication.schemes.token]\nkeyword = \"A b\""), 2, 11, &["a keyword"]);
     assert_error(
-        &with("[authentication]\nschemes = [\"basic\"]"),
+        &with("[authentication]\nschemes = [\"jwt\"]"),
         2,
         12,
-        &["no scheme `basic`", "known here are `token`"],
+        &["no scheme `jwt`", "known here are `token`, `basic`, `session`"],
     );
     // A key of a later feature is an unknown one.
-    assert_error(&with("[authentication]\nrealm = 'api'"), 2, 1, &["unknown key `realm`"]);
+    assert_error(&with("[tls]\nclient_ca = 'a'"), 2, 1, &["unknown key `client_ca`"]);
     assert_error(&with("[authentication]\nschemes = 3"), 2, 11, &["expected a list such as"]);
     assert_error(&route_with("schemes = [\"token\", \"token\"]"), 5, 21, &["twice"]);
 }

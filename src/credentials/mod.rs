@@ -5,13 +5,16 @@
 //! table of changes.
 
 pub mod manage;
+pub mod sessions;
 
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
-use crate::password::{PasswordError, Passwords};
+use crate::password::{self, PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
-use crate::store::{Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary};
+use crate::store::{
+    Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary, UserWithPassword,
+};
 use crate::telemetry::metrics::StoreMetrics;
 use arc_swap::ArcSwap;
 use std::num::NonZeroUsize;
@@ -104,6 +107,19 @@ pub struct TokenPolicy {
     pub per_user: NonZeroUsize,
 }
 
+/// How passwords are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PasswordEncoding {
+    /// In our own way.
+    #[default]
+    Own,
+    /// As Django's own would be; what is encoded otherwise is recoded at a login, if `recodes`.
+    Django {
+        /// Ends the user's sessions in Django, whose keys depend on the encoded password.
+        recodes: bool,
+    },
+}
+
 /// The writer.
 #[derive(Debug)]
 pub struct Credentials {
@@ -112,6 +128,7 @@ pub struct Credentials {
     passwords: Arc<Passwords>,
     clock: Arc<dyn Clock>,
     policy: ArcSwap<TokenPolicy>,
+    encoding: PasswordEncoding,
     metrics: StoreMetrics,
 }
 
@@ -124,8 +141,14 @@ impl Credentials {
         clock: Arc<dyn Clock>,
         policy: TokenPolicy,
     ) -> Self {
-        let metrics = StoreMetrics::default();
-        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy), metrics }
+        let (metrics, encoding) = (StoreMetrics::default(), PasswordEncoding::default());
+        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy), encoding, metrics }
+    }
+
+    /// New passwords are stored so.
+    #[must_use]
+    pub fn encoding(self, encoding: PasswordEncoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// What the gateway itself asks of the store is measured by these.
@@ -313,10 +336,51 @@ impl Credentials {
     /// # Errors
     /// If the store cannot be asked, or too many passwords wait to be checked.
     pub async fn login(&self, username: &str, password: Secret) -> Result<Option<User>, CredentialsError> {
-        let found = self.metrics.measure("find-user", self.store.find_user(username)).await?;
-        let (user, encoded) = found.map(|found| (found.user, found.password)).unzip();
-        let matches = self.passwords.verify(password, encoded).await?;
-        Ok(user.filter(|user| matches && user.is_active))
+        let found = self.check_password(username, password).await?;
+        Ok(found.map(|found| found.user).filter(|user| user.is_active))
+    }
+
+    /// Whose name and password these are, the user active or not. `None`: wrong or unknown; both take the same time.
+    ///
+    /// # Errors
+    /// If the store cannot be asked, or too many passwords wait to be checked.
+    pub async fn check_password(
+        &self,
+        username: &str,
+        password: Secret,
+    ) -> Result<Option<UserWithPassword>, CredentialsError> {
+        // DRF 3.18, `ProhibitNullCharactersValidator`; PostgreSQL cannot even be asked for it.
+        let is_askable = !username.contains('\0');
+        let found = match is_askable {
+            true => self.metrics.measure("find-user", self.store.find_user(username)).await?,
+            false => None,
+        };
+        let encoded = found.as_ref().map(|found| found.password.clone());
+        let matches = self.passwords.verify(password.clone(), encoded).await?;
+        let Some(found) = found.filter(|_| matches) else { return Ok(None) };
+        Ok(Some(self.recoded(found, password).await))
+    }
+
+    /// As Django does after a password was right; here only where it was told to, and what fails is left as it was.
+    async fn recoded(&self, found: UserWithPassword, password: Secret) -> UserWithPassword {
+        let recodes = self.encoding == PasswordEncoding::Django { recodes: true };
+        if !recodes || !password::needs_django_rehash(&found.password) {
+            return found;
+        }
+        let Ok(new) = self.passwords.hash_django(password).await else { return found };
+        let (id, old) = (found.user.id, found.password.clone());
+        match self.store.recode_password(id, old, new).await {
+            Ok(true) => {
+                self.cache.invalidate(Invalidation::User(id));
+                let now = self.store.find_user(&found.user.username).await.ok().flatten();
+                now.unwrap_or(found)
+            }
+            Ok(false) => found,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, user.id = id.0, "password not recoded");
+                found
+            }
+        }
     }
 
     async fn user(&self, username: &str) -> Result<User, CredentialsError> {
@@ -332,7 +396,10 @@ impl Credentials {
         if password.expose().contains(&0) {
             return Err(CredentialsError::NullInPassword);
         }
-        Ok(self.passwords.hash(password).await?)
+        Ok(match self.encoding {
+            PasswordEncoding::Own => self.passwords.hash(password).await?,
+            PasswordEncoding::Django { .. } => self.passwords.hash_django(password).await?,
+        })
     }
 
     async fn store_token(

@@ -1,13 +1,13 @@
 //! Sessions: made at login, ended at logout, renewed where the store says so.
 
 use crate::cache::local::{CredentialKey, Invalidation};
+use crate::clock::UnixSeconds;
 use crate::credentials::{Credentials, CredentialsError, after, check_username};
 use crate::django;
 use crate::identity::{Digest, Family, User};
 use crate::secret::Secret;
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed};
 use crate::store::{KeyRequest, NewUser};
-use crate::clock::UnixSeconds;
 use std::time::Duration;
 
 /// A session that was just made: the only time that its key is seen.

@@ -3,53 +3,40 @@
 //! Only over HTTPS: a password in clear is not read at all.
 
 use crate::accept::body::{BodyError, RequestBody};
-use crate::accept::head::{Head, RequestId};
+use crate::accept::head::Head;
+use crate::authenticate::password::NotChecked;
+use crate::authenticate::scheme::TooManyAttempts;
 use crate::authenticate::slow::{SlowError, SlowSide};
-use crate::clock::Clock;
+use crate::config::TokenFamily;
 use crate::credentials::{CreatedToken, Credentials, CredentialsError};
+use crate::endpoint::body::{BodyReader, NotRead};
 use crate::endpoint::login_input;
 use crate::endpoint::login_input::InputError;
-use crate::password::PasswordError;
+use crate::login::Logins;
 use crate::respond::body::{Body, detail_json, throttled_json};
 use crate::respond::own_answer;
 use crate::secret::Secret;
 use crate::store::StoreError;
-use crate::throttle::guard::{Guard, TooMany};
-use crate::throttle::waiting::WaitingRoom;
 use crate::throttle::{Admitted, whole_seconds};
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The handler.
 #[derive(Debug)]
 pub struct ObtainToken {
-    /// Checks passwords and makes tokens.
+    /// Checks names and passwords.
+    pub logins: Arc<Logins>,
+    /// Makes tokens.
     pub credentials: Arc<Credentials>,
-    /// Counts those that failed.
-    pub guard: Arc<Guard>,
-    /// When they did.
-    pub clock: Arc<dyn Clock>,
+    /// Of which kind.
+    pub family: TokenFamily,
     /// Where that happens.
     pub slow: SlowSide,
-    /// Longest time for the body to come.
-    pub body_time: Duration,
-    /// Where bodies wait for the rest of them, of all routes together: each is kept in memory meanwhile, and one client
-    /// may send tens of thousands at a time. A whole one comes at once, so it is the slowest that has to go.
-    pub bodies: Arc<WaitingRoom>,
-    /// Where those wait for their answer that came too often, or when too many came.
-    pub too_many: Arc<WaitingRoom>,
-}
-
-/// How long they do, and up to as long again: those who were refused together must not come again together.
-const TOO_MANY_TIME: Duration = Duration::from_millis(500);
-
-/// A part of [`TOO_MANY_TIME`]; ids of requests are as good as random.
-fn spread(id: RequestId) -> Duration {
-    TOO_MANY_TIME / 256 * u32::from(id.byte())
+    /// Where bodies come.
+    pub bodies: BodyReader,
 }
 
 /// What a request gets.
@@ -69,7 +56,7 @@ enum Refused {
     BodyTimeout,
     MediaType(String),
     Input(Bytes),
-    TooMany(TooMany),
+    TooMany(TooManyAttempts),
     Login,
     Busy,
     Unavailable,
@@ -99,10 +86,6 @@ impl ObtainToken {
                 own_answer(StatusCode::OK, Bytes::from_static(DESCRIPTION.as_bytes()), head.request_id)
             }
             Err(refused) => {
-                if matches!(refused, Refused::TooMany(_) | Refused::Busy) {
-                    // Whoever comes again at once costs as much as many clients: a moment costs only those.
-                    self.too_many.wait(TOO_MANY_TIME + spread(head.request_id)).await;
-                }
                 refused.answer(head, trace)
             }
         };
@@ -125,49 +108,45 @@ impl ObtainToken {
         // Of several the last, as in the environment that gunicorn makes.
         let content_type = head.headers.get_all(header::CONTENT_TYPE).iter().next_back();
         let content_type = content_type.map(HeaderValue::as_bytes).unwrap_or_default();
-        let input = self.collect(body).await?;
+        let input = self.bodies.collect(body).await?;
         let login = login_input::read(content_type, input.expose())?;
         drop(input);
-        let attempt = self.guard.attempt(head.client.address, &login.username, self.clock.as_ref());
-        let mut attempt = attempt.await.map_err(Refused::TooMany)?;
-        attempt.wait().await;
-        let credentials = Arc::clone(&self.credentials);
-        let created = self.slow.run(async move {
-            let Some(user) = credentials.login(&login.username, login.password).await? else {
-                return Ok(None);
-            };
-            credentials.grant_token(&user).await
+        let checked = self.logins.check_password(head.client.address, login.username, login.password).await?;
+        let user = checked.map(|found| found.user).filter(|user| user.is_active).ok_or(Refused::Login)?;
+        let (credentials, family) = (Arc::clone(&self.credentials), self.family);
+        let made = self.slow.run(async move {
+            match family {
+                TokenFamily::Authtoken => credentials.obtain_key(&user).await,
+                TokenFamily::Doorward => {
+                    Ok(credentials.grant_token(&user).await?.map(|CreatedToken { key, id: _ }| key))
+                }
+            }
         });
-        match created.await {
-            Ok(Some(CreatedToken { key, id: _ })) => {
-                attempt.succeeded();
-                Ok(Obtained::Token(key))
-            }
-            Ok(None) => {
-                attempt.failed();
-                Err(Refused::Login)
-            }
-            // Nobody checked the password, or it was right and no token could be made.
-            Err(error) => {
-                attempt.not_checked();
-                Err(Refused::of(&error))
-            }
+        // The password was right; `None`: since then it was changed.
+        made.await.map_err(|error| Refused::of(&error))?.map(Obtained::Token).ok_or(Refused::Login)
+    }
+}
+
+impl From<NotRead> for Refused {
+    fn from(error: NotRead) -> Self {
+        match error {
+            NotRead::Body(error) => Self::Body(error),
+            NotRead::Late => Self::BodyTimeout,
         }
     }
+}
 
-    /// The whole body; what does not come whole is drained as other refused bodies are.
-    async fn collect(&self, mut body: RequestBody) -> Result<Secret, Refused> {
-        let collected = tokio::select! {
-            biased;
-            collected = body.collect_all() => collected.map_err(Refused::Body),
-            () = self.bodies.wait(self.body_time) => Err(Refused::BodyTimeout),
-        };
-        let refused = match collected {
-            Ok(bytes) => return Ok(Secret::new(bytes)),
-            Err(refused) => refused,
-        };
-        body.drain();
-        Err(refused)
+impl From<NotChecked> for Refused {
+    fn from(error: NotChecked) -> Self {
+        match error {
+            NotChecked::TooMany(too_many) => Self::TooMany(too_many),
+            NotChecked::Busy => Self::Busy,
+            NotChecked::Store(error) => {
+                let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+                tracing::warn!(error, "no password was checked");
+                Self::Unavailable
+            }
+        }
     }
 }
 
@@ -182,11 +161,7 @@ impl From<InputError> for Refused {
 
 impl Refused {
     fn of(error: &SlowError<CredentialsError>) -> Self {
-        if matches!(
-            error,
-            SlowError::Busy | SlowError::Failed(CredentialsError::Password(PasswordError::Busy))
-        ) {
-            // The request's own line says so; in a flood a second one would only cost.
+        if matches!(error, SlowError::Busy) {
             return Self::Busy;
         }
         tracing::warn!(error = error as &dyn std::error::Error, "no token was made");
@@ -226,7 +201,7 @@ impl Refused {
             }
             Self::Input(errors) => (Reason::InvalidInput, StatusCode::BAD_REQUEST, errors),
             Self::TooMany(refusal) => {
-                refusal.note(trace);
+                trace.throttled(refusal.by, Some(refusal.wait));
                 retry_after = whole_seconds(refusal.wait);
                 let json = throttled_json(Some(retry_after));
                 (Reason::GuardThrottled, StatusCode::TOO_MANY_REQUESTS, json)

@@ -3,6 +3,7 @@
 //!
 //! This is wider than RFC 9110 section 11.4 on purpose: a client that DRF understands is understood.
 
+use crate::header::joined::joined;
 use http::{HeaderMap, header};
 use std::borrow::Cow;
 
@@ -67,18 +68,9 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
-/// The value of `Authorization`; several are joined with `,` as a WSGI server does, so that two credentials are
-/// one malformed one and never a choice.
+/// The value of `Authorization`; two are one malformed one.
 pub fn value(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let first = values.next()?.as_bytes();
-    let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
-    let mut joined = first.to_vec();
-    for value in std::iter::once(second).chain(values) {
-        joined.push(b',');
-        joined.extend_from_slice(value.as_bytes());
-    }
-    Some(Cow::Owned(joined))
+    joined(headers, &header::AUTHORIZATION)
 }
 
 #[cfg(test)]

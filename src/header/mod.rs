@@ -11,6 +11,7 @@ pub mod forwarded;
 pub mod guarded;
 pub mod hop_by_hop;
 pub mod identity_value;
+pub mod joined;
 pub mod set_cookie;
 pub mod target;
 pub mod traceparent;

@@ -102,7 +102,15 @@ impl Report {
         match named.map_err(|_| NotNamed::Late).and_then(|named| Ok(named?)) {
             Ok(Exposed::Known(id)) => {
                 self.tell(id, true);
-                self.revoke(id).await;
+                if let Some(credentials) = &self.revokes {
+                    self.revoked(id, credentials.revoke_token(id)).await;
+                }
+            }
+            Ok(Exposed::Key(id, key)) => {
+                self.tell(id, true);
+                if let Some(credentials) = &self.revokes {
+                    self.revoked(id, credentials.revoke_key(key)).await;
+                }
             }
             Ok(Exposed::Unknown(id)) => self.tell(id, false),
             Err(error) => tracing::error!(
@@ -124,10 +132,9 @@ impl Report {
         );
     }
 
-    async fn revoke(&self, id: CredentialId) {
-        let Some(credentials) = &self.revokes else { return };
+    async fn revoked(&self, id: CredentialId, act: impl Future<Output = Result<(), CredentialsError>> + Send) {
         let request_id = self.request_id.as_str();
-        match tokio::time::timeout(TIME_MAX, credentials.revoke_token(id)).await {
+        match tokio::time::timeout(TIME_MAX, act).await {
             // Sent twice, or revoked by somebody else meanwhile.
             Ok(Ok(()) | Err(CredentialsError::NoSuchToken)) => {
                 tracing::warn!(request.id = request_id, credential.id = %id, "exposed token revoked");

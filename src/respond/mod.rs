@@ -96,7 +96,8 @@ impl Rejection {
         let verdict = self.verdict(context.challenge.is_some());
         let body = match verdict.text {
             Text::Refusal(Refusal { body: Some(body), .. }) => body,
-            Text::Detail(detail) | Text::Refusal(Refusal { detail, body: None }) => detail_json(detail),
+            Text::Detail(detail) => detail_json(detail),
+            Text::Refusal(Refusal { detail, body: None }) => detail_json(&detail),
             Text::None => Bytes::new(),
             Text::Throttled(seconds) => throttled_json(seconds),
             Text::MethodNotAllowed => detail_json(&format!("Method \"{}\" not allowed.", context.method)),
@@ -189,6 +190,18 @@ impl Rejection {
                 Verdict::unavailable(Reason::StoreUnavailable)
             }
             Self::Authenticate(AuthenticateError::Busy) => Verdict::unavailable(Reason::StoreBusy),
+            Self::Authenticate(AuthenticateError::PasswordBusy) => {
+                Verdict::unavailable(Reason::PasswordBusy)
+            }
+            Self::Authenticate(AuthenticateError::TooManyAttempts(too_many)) => {
+                let seconds = whole_seconds(too_many.wait);
+                Verdict {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    reason: Reason::GuardThrottled,
+                    text: Text::Throttled(Some(seconds)),
+                    retry_after: Some(seconds),
+                }
+            }
             Self::Authenticate(AuthenticateError::Body(error))
             | Self::Body(error)
             | Self::Forward(ForwardError::Body(error)) => match error {

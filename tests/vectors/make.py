@@ -4,7 +4,7 @@
     python3 -m venv venv && venv/bin/pip install django==5.2.19 djangorestframework==3.18.3
     venv/bin/python tests/vectors/make.py
 
-Python 3.11. Bytes are characters of ISO 8859-1. The same seed gives the same files.
+Python 3.11 with the later fixes of `urllib.parse` (3.11.12, or a distribution's). Bytes are characters of ISO 8859-1. The same seed gives the same files.
 """
 
 import base64
@@ -13,6 +13,7 @@ import io
 import json
 import pathlib
 import random
+import urllib.parse
 
 import django
 from django.conf import settings
@@ -22,13 +23,17 @@ django.setup()
 
 from django.core.handlers.wsgi import WSGIRequest
 from rest_framework import exceptions
-from rest_framework.authentication import BasicAuthentication
+from django.test import override_settings
+from rest_framework.authentication import BasicAuthentication, CSRFCheck
+
+# Hosts in brackets are looked at as a whole.
+assert hasattr(urllib.parse, "_check_bracketed_netloc")
 
 HERE = pathlib.Path(__file__).parent
 
 
 def write(name, cases):
-    lines = dict.fromkeys(json.dumps(case, ensure_ascii=True) for case in cases)
+    lines = dict.fromkeys(json.dumps(case, separators=(",", ":")) for case in cases)
     (HERE / name).write_text("".join(line + "\n" for line in lines))
 
 
@@ -62,7 +67,7 @@ def base64_texts(rng):
     drawn = (bytes(rng.choice(b"AZaz09+/==-_\xe9.") for _ in range(rng.randint(0, 14))) for _ in range(300))
     for text in [*crafted, *drawn]:
         try:
-            given = base64.b64decode(text).hex()
+            given = latin1(base64.b64decode(text))
         except binascii.Error:
             given = None
         yield {"text": latin1(text), "bytes": given}
@@ -97,7 +102,79 @@ def basic(rng):
         yield {"value": latin1(value), "told": told}
 
 
+SECRET = "Q7vK2mXbT9rLwZ4cYhN6sJ8dFgP3aU5e"
+MASKED = "abcdefghijklmnopqrstuvwxyzABCDEFQ8xN6r3i1iBWIcirey5pM4uA3FfuCnzJ"
+CSRF = [
+    {},
+    {"trusted": ["https://app.example.org", "https://*.Trusted.test", "http://plain.test:8080", "http://*.p.test:81"]},
+    {"domain": ".Example.test"},
+    {"domain": "example.test", "trusted": ["https://*.trusted.test:8443"], "header": "x-xsrf_token2a"},
+    {"sessions": True},
+]
+
+
+def csrf(rng):
+    hosts = [b"api.example.test", b"API.example.test", b"api.example.test:8443", b"[::1]:8443", b".example.test", b"bad_host",
+             b"[::g]", b"[:1]", b"a:", b".", b"api.example.test.", b"\xe4.test", b"[1]", b"-:08"]
+    names = [b"api.example.test", b"API.example.test", b"api.example.test:8443", b"example.test", b"www.example.test",
+             b"evil.test", b"api.example.test.evil.test", b"u@api.example.test", b"u:p@api.example.test", b"api.example.test:443",
+             b"[::1]", b"[::1]:8443", b"[::1", b"::1]", b"[1.2.3.4]", b"[::1.2.3.4]", b"[v1.x]", b"[v.x]", b"[::1%25e]", b"[::1%]",
+             b"[fe80::1%a%b]", b"x[::1]", b"[::1]x", b"[a]@b", b"[a]@[::1]", b"[1:2:3:4:5:6:7::8]", b"[1:2:3:4:5:6:7::]", b"",
+             b"app.example.org", b"x.trusted.test", b"trusted.test", b"X.trusted.test", b"xtrusted.test", b"x.trusted.test:8443",
+             b"plain.test:8080", b"plain.test", b"a.p.test:81", b".example.test", b"bad_host", b"\xe4.test", b"a\xc2\xb5.test",
+             b"example.test:8443", b"www.example.test:8443", b"api.example.test\\x", b"a.example.test", b"-:08", b"."]
+    schemes = [b"https://"] * 8 + [b"http://", b"HTTPS://", b"https:", b"//", b"", b"ht+p.s-1://", b"1ht://", b"https:/", b" https://",
+                                   b"\thttps://", b"h\ttps://", b"ftp://", b"\xe9://"]
+    tails = [b""] * 3 + [b"/", b"/app/page", b"?", b"?a=1", b"#", b"#z", b"/x?y=1#z", b"/?#", b"/a\tb", b"//", b"/\xe9", b"?a?b#c#d", b" "]
+    stored = [SECRET] * 6 + [MASKED] * 2 + [None, "", "abc", SECRET[:-1] + "-", SECRET[:-1] + "\xe9", MASKED + "a", MASKED[::-1], "-" * 64]
+    tokens = [SECRET] * 3 + [MASKED] * 3 + [None, "", "abc", SECRET[::-1], MASKED[::-1], SECRET[:-1] + "-", "\xe9" * 32, "\xe9" * 16]
+    fields = [None] * 6 + tokens
+
+    def url():
+        return rng.choice(schemes) + rng.choice(names) + rng.choice(tails)
+
+    def source():
+        host = rng.choice(hosts)
+        good = b"https://" + (host if rng.random() < 0.5 else rng.choice(names))
+        origin = rng.choice([None] * 5 + [b"", b"null", b"https://[", good.replace(b"s", b"", 1), good + b"/", good, good, url(), url(), url()])
+        referer = rng.choice([None, b"", good, good + b"/x", url(), url(), url(), url()])
+        return {"https": rng.random() < 0.8, "host": host, "port": rng.choice([443, 443, 80, 8443]), "origin": origin, "referer": referer}
+
+    def token():
+        given = {"https": False, "method": rng.choice(["POST", "POST", "PUT", "BREW"]), "host": b"api.test"}
+        return {**given, "stored": rng.choice(stored), "field": rng.choice(fields), "header": rng.choice(tokens)}
+
+    good = {"method": "PUT", "port": 443, "origin": None, "referer": None, "stored": SECRET, "field": None, "header": SECRET}
+    for at in range(1000):
+        drawn = source() if at < 600 else token()
+        drawn = {name: latin1(value) if isinstance(value, bytes) else value for name, value in drawn.items()}
+        given = {"settings": rng.randrange(len(CSRF)), **good, **drawn}
+        config = CSRF[given["settings"]]
+        header = config.get("header", "x-csrftoken")
+        meta = environ(REQUEST_METHOD=given["method"], HTTP_HOST=given["host"], SERVER_PORT=str(given["port"]))
+        meta["wsgi.url_scheme"] = "https" if given["https"] else "http"
+        for name, value in [("ORIGIN", given["origin"]), ("REFERER", given["referer"]),
+                            (header.upper().replace("-", "_"), given["header"])]:
+            if value is not None:
+                meta["HTTP_" + name] = value
+        domain, sessions = config.get("domain"), config.get("sessions", False)
+        with override_settings(CSRF_TRUSTED_ORIGINS=config.get("trusted", []), CSRF_USE_SESSIONS=sessions,
+                               CSRF_COOKIE_DOMAIN=domain, CSRF_HEADER_NAME="HTTP_" + header.upper().replace("-", "_")):
+            request = WSGIRequest(meta)
+            request._post = {} if given["field"] is None else {"csrfmiddlewaretoken": given["field"]}
+            request._files = {}
+            request.session = {} if given["stored"] is None or not sessions else {"_csrftoken": given["stored"]}
+            request.COOKIES = {} if given["stored"] is None or sessions else {"csrftoken": given["stored"]}
+            check = CSRFCheck(lambda request: None)
+            try:
+                reason = check.process_view(request, None, (), {})
+            except ValueError:  # 500: a session's secret of 64 characters with others than letters and digits
+                continue
+        yield {name: value for name, value in {**given, "reason": reason}.items() if value is not None}
+
+
 if __name__ == "__main__":
     write("cookie.jsonl", cookies(random.Random(1)))
     write("base64.jsonl", base64_texts(random.Random(2)))
     write("basic.jsonl", basic(random.Random(3)))
+    write("csrf.jsonl", csrf(random.Random(4)))

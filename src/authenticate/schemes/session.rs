@@ -14,9 +14,10 @@ use crate::clock::{Monotonic, UnixSeconds};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::csrf::{self, CsrfSecret, NextStep, Reason, Source, form};
 use crate::header::cookie::cookie;
+use crate::header::joined::joined;
 use crate::header::set_cookie::SetCookie;
 use crate::identity::{Digest, Family, SchemeKind};
-use crate::secret::Secret;
+use crate::secret::{NoRandomness, Secret};
 use crate::store::StoreError;
 use crate::store::session::{FoundSession, Renewed, UserSession};
 use crate::trace::AnsweredBy;
@@ -112,9 +113,23 @@ impl SessionSettings {
     /// The session's key that a request presents. `None`: no cookie.
     pub fn presented(&self, head: &Head) -> Option<Presented> {
         let value = cookie(&head.headers, &self.cookie)?;
-        let characters = value.iter().filter(|byte| (**byte as i8) >= -0x40).count();
+        let characters = String::from_utf8_lossy(&value).chars().count();
         let is_key = characters >= KEY_CHARACTERS_MIN && value.len() <= KEY_BYTES_MAX;
         Some(if is_key { Presented::Key(Secret::new(value.into_owned())) } else { Presented::NoKey })
+    }
+}
+
+/// A secret that nobody knows yet.
+///
+/// # Errors
+/// If the system gives no randomness.
+pub fn new_csrf_secret() -> Result<CsrfSecret, NoRandomness> {
+    loop {
+        let mut bytes = zeroize::Zeroizing::new([0; csrf::RANDOM_BYTES]);
+        getrandom::fill(&mut *bytes).map_err(|_| NoRandomness)?;
+        if let Some(secret) = CsrfSecret::from_random(&bytes) {
+            return Ok(secret);
+        }
     }
 }
 
@@ -181,7 +196,7 @@ impl SessionScheme {
         }
         let Some(held) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
         let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&held)).is_ok();
-        if !is_good && let Ok(secret) = csrf::new_secret() {
+        if !is_good && let Ok(secret) = new_csrf_secret() {
             effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
         }
     }
@@ -253,7 +268,7 @@ impl SessionScheme {
                 (expected, form::token(content_type, prefix, prefix.len() < FORM_BYTES_MAX).into_value())
             }
         };
-        let header = csrf::header_value(&head.headers, &settings.header);
+        let header = joined(&head.headers, &settings.header);
         expected.check_token(settings, field.as_deref(), header.as_deref())?;
         Ok(Check::Pass)
     }
@@ -290,6 +305,13 @@ impl Scheme for SessionScheme {
                 return Recall::Answer(self.decide(known, context.now, AnsweredBy::Stale, effects));
             }
             local::Recall::Unknown(Nothing::Nobody) => return Recall::NotMine,
+            // It may be absent because it was renewed a moment ago.
+            local::Recall::Unknown(Nothing::Absent)
+                if self.sessions.renewed.get(digest, context.now.monotonic).is_none() =>
+            {
+                effects.set_cookie(&self.settings.no_session_cookie());
+                return Recall::NotMine;
+            }
             local::Recall::Unknown(Nothing::Absent) | local::Recall::Miss => {}
         }
         match self.settings.presented(head) {
@@ -298,7 +320,6 @@ impl Scheme for SessionScheme {
                 effects.set_cookie(&self.settings.no_session_cookie());
                 Recall::NotMine
             }
-            // That it is not there is remembered; that it was renewed may be, too.
             Some(Presented::Key(key)) => self.ask(key, context),
         }
     }

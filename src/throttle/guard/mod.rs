@@ -75,6 +75,11 @@ pub struct TooMany {
 }
 
 impl TooMany {
+    /// Which guard refused.
+    pub fn by(&self) -> ThrottleState {
+        self.guard
+    }
+
     /// Notes which guard refused: for the log, never for the client.
     pub fn note(&self, trace: &mut Trace) {
         trace.throttled(self.guard, Some(self.wait));
