@@ -43,16 +43,17 @@ impl Cors {
     }
 
     /// The fields that answer a preflight for one of our handlers; `None`: it is none, or its page is not listed.
-    pub fn preflight(&self, head: &Head, csrf_headers: &[HeaderName]) -> Option<HeaderMap> {
+    pub fn preflight(&self, head: &Head) -> Option<HeaderMap> {
         let origin = head.headers.get(header::ORIGIN).filter(|origin| self.origins.contains(origin));
         if !is_preflight(head) || origin.is_none() {
             return None;
         }
-        let names = [header::AUTHORIZATION, header::CONTENT_TYPE];
-        let names: Vec<&str> = names.iter().chain(csrf_headers).map(HeaderName::as_str).collect();
         let mut answer = HeaderMap::new();
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_str(&names.join(", ")).ok()?);
+        // Whatever it is, our handlers only read what they know.
+        if let Some(wanted) = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         Some(answer)
     }

@@ -6,23 +6,30 @@
 use crate::accept::body::{BodyLimits, RequestBody};
 use crate::accept::head::{Head, RequestId, Sanitiser};
 use crate::accept::peer::Peer;
-use crate::authenticate::Authenticator;
+use crate::authenticate::{Authenticated, AuthenticateError, Authenticator};
 use crate::authenticate::scheme::{Context, Effects};
-use crate::authorize::authorize;
+use crate::authorize::{AuthorizeError, authorize};
 use crate::cache::local::Now;
+use crate::authorize::permission;
 use crate::config::Permission;
+use crate::cors::{self, Cors};
+use crate::endpoint::login::Login;
+use crate::endpoint::logout::Logout;
 use crate::endpoint::obtain_token::ObtainToken;
+use crate::endpoint::whoami;
 use crate::forward::{Forwarder, forward};
+use crate::navigation;
 use crate::require_https::RequireHttps;
 use crate::respond::body::Body;
 use crate::respond::record::{Names, Record, RecordedBody, Reporting};
-use crate::respond::{AnswerContext, Rejection};
+use crate::respond::{AnswerContext, Rejection, own_answer};
 use crate::route::Routes;
 use crate::telemetry::spans::{Exchange, Sampling};
 use crate::throttle::{Throttles, admit};
 use crate::trace::{Reason, Trace};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Request, Response, Version, header, request};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request};
 use hyper::body::Incoming;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -44,6 +51,12 @@ pub struct Plan {
     pub body_bytes_max: u64,
     /// How long known credentials still pass while the store cannot be asked.
     pub stale_while_unreachable: Duration,
+    /// Who presents bad credentials where none are needed is anonymous.
+    pub ignores_bad_credentials: bool,
+    /// A browser's preflight reaches the upstream.
+    pub passes_preflight: bool,
+    /// Where a browser is led that navigates here and is not logged in.
+    pub login_page: Option<String>,
     /// The route's methods, for `Allow`; `None`: all.
     pub allow: Option<HeaderValue>,
     /// Where it leads.
@@ -57,14 +70,20 @@ pub enum Action {
     Forward(Forwarder),
     /// To the built-in handler that gives tokens for passwords.
     ObtainToken(ObtainToken),
+    /// To the login page.
+    Login(Box<Login>),
+    /// To where a session ends.
+    Logout(Box<Logout>),
+    /// To the handler that says who the client is.
+    WhoAmI,
 }
 
 impl Action {
     /// Whether credentials are given out there, so that what is sent there is secret, too.
     fn issues_credentials(&self) -> bool {
         match self {
-            Self::Forward(_) => false,
-            Self::ObtainToken(_) => true,
+            Self::Forward(_) | Self::Logout(_) | Self::WhoAmI => false,
+            Self::ObtainToken(_) | Self::Login(_) => true,
         }
     }
 }
@@ -84,6 +103,8 @@ pub struct Gateway {
     pub reporting: Reporting,
     /// Names requests.
     pub request_ids: RequestIds,
+    /// Whose pages may read our own answers.
+    pub cors: Cors,
     /// Chooses requests that are recorded; `None`: there are no spans.
     pub spans: Option<Sampling>,
 }
@@ -121,6 +142,10 @@ impl Gateway {
             body.drain();
         }
         effects.apply(answer.headers_mut());
+        if let (Body::Own(_), Some(head)) = (answer.body(), &record.head) {
+            let origin = head.headers.get(header::ORIGIN).cloned();
+            self.cors.open(origin.as_ref(), answer.headers_mut());
+        }
         let is_https = record.head.as_ref().map_or(peer.is_tls, |head| head.client.is_https);
         self.require_https.pin(answer.headers_mut(), is_https);
         record.status = Some(answer.status().as_u16());
@@ -155,13 +180,28 @@ impl Gateway {
         trace.route = u16::try_from(number).ok();
         record.names = Some(Arc::clone(&plan.names));
 
+        let is_preflight = cors::is_preflight(head);
+        if is_preflight
+            && !matches!(plan.action, Action::Forward(_))
+            && let Some(fields) = self.cors.preflight(head)
+        {
+            return Ok(preflight_answer(fields, record.request_id));
+        }
+
         let context = Context { now, stale_while_unreachable: plan.stale_while_unreachable };
-        let authenticated =
-            plan.authenticator.authenticate(head, body.borrow()?, &context, effects, trace).await?;
+        // A preflight never carries credentials (WHATWG Fetch), so nobody is let in that would not be.
+        let is_let_pass = is_preflight && plan.passes_preflight;
+        let authenticated = if is_let_pass {
+            plan.authenticator.nobody()
+        } else {
+            let asked = plan.authenticator.authenticate(head, body.borrow()?, &context, effects, trace).await;
+            or_nobody(asked, plan, head)?
+        };
         record.scheme = authenticated.identity().map(|identity| identity.scheme);
 
+        let permission = if is_let_pass { &Permission::Anyone } else { &plan.permission };
         let has_schemes = plan.authenticator.has_schemes();
-        let permit = authorize(authenticated, &plan.permission, &head.method, has_schemes, trace)?;
+        let permit = authorize(authenticated, permission, &head.method, has_schemes, trace)?;
 
         let admitted = admit(permit, &plan.throttles, head, now.monotonic, trace)?;
 
@@ -184,6 +224,13 @@ impl Gateway {
             Action::ObtainToken(handler) => {
                 Ok(Box::pin(handler.answer(admitted, head, body.take()?, trace)).await)
             }
+            Action::Login(handler) => {
+                Ok(Box::pin(handler.answer(admitted, head, body.take()?, effects, trace)).await)
+            }
+            Action::Logout(handler) => {
+                Ok(Box::pin(handler.answer(admitted, head, body.take()?, effects, trace)).await)
+            }
+            Action::WhoAmI => Ok(whoami::answer(&admitted, head, trace)),
         }
     }
 
@@ -225,12 +272,57 @@ impl Gateway {
             tracing::debug!(request.id = id, error = rejection as &dyn std::error::Error, "refused");
         }
         let mut answer = rejection.answer(&context);
-        if plan.is_some_and(|plan| matches!(plan.action, Action::ObtainToken(_))) {
+        if let Some(location) = login_page(rejection, plan, record) {
+            *answer.status_mut() = StatusCode::FOUND;
+            *answer.body_mut() = Body::own(Bytes::new());
+            let headers = answer.headers_mut();
+            headers.remove(header::CONTENT_TYPE);
+            headers.remove(header::WWW_AUTHENTICATE);
+            headers.insert(header::LOCATION, location);
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if plan.is_some_and(|plan| !matches!(plan.action, Action::Forward(_))) {
             // Whatever this route answers is about credentials, and nobody else's.
             answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         answer
     }
+}
+
+/// Who is nobody for presenting bad credentials where none are needed.
+fn or_nobody(
+    asked: Result<Authenticated, AuthenticateError>,
+    plan: &Plan,
+    head: &Head,
+) -> Result<Authenticated, AuthenticateError> {
+    use AuthenticateError::{Inactive, Malformed, Rejected};
+    match asked {
+        Err(Malformed(_) | Rejected(_) | Inactive(_))
+            if plan.ignores_bad_credentials && permission::allows(&plan.permission, &head.method, None) =>
+        {
+            Ok(plan.authenticator.nobody())
+        }
+        asked => asked,
+    }
+}
+
+/// Where a browser is led instead of being told that it is not logged in.
+fn login_page(rejection: &Rejection, plan: Option<&Plan>, record: &Record) -> Option<HeaderValue> {
+    use AuthenticateError::{Inactive, Rejected};
+    let is_not_logged_in = matches!(
+        rejection,
+        Rejection::Authorize(AuthorizeError::NotAuthenticated)
+            | Rejection::Authenticate(Rejected(_) | Inactive(_))
+    );
+    let head = record.head.as_ref().filter(|head| is_not_logged_in && navigation::is_navigation(head))?;
+    navigation::login_location(plan?.login_page.as_deref()?, head)
+}
+
+fn preflight_answer(fields: HeaderMap, request_id: RequestId) -> Response<Body> {
+    let mut answer = own_answer(StatusCode::NO_CONTENT, Bytes::new(), request_id);
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    answer.headers_mut().extend(fields);
+    answer
 }
 
 /// The body: taken by who reads it, left behind by who refuses.

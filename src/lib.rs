@@ -25,7 +25,9 @@ pub mod authorize;
 
 pub mod throttle;
 
+pub mod cors;
 pub mod login;
+pub mod navigation;
 
 pub mod forward;
 
@@ -41,6 +43,7 @@ pub mod store;
 
 pub mod config;
 
+pub mod body;
 pub mod clock;
 pub mod csrf;
 pub mod django;

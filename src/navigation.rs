@@ -48,6 +48,19 @@ pub fn is_local_path(next: &str) -> bool {
         && !next.chars().any(|c| c == '\\' || c.is_control() || c == '\u{2028}' || c == '\u{2029}')
 }
 
+/// As a field's value: what is not ASCII is escaped (RFC 3986 section 2.1), as Django's `iri_to_uri`.
+pub fn location(path: &str) -> HeaderValue {
+    let mut text = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_graphic() {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").unwrap_or_default();
+        }
+    }
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("/"))
+}
+
 /// As a value of a query (RFC 3986 section 3.4), with slashes left in, as Django's `redirect_to_login`.
 fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {

@@ -16,7 +16,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("secret", ""),
     ("clock", ""),
     ("header", ""),
-    ("csrf", "header"),
+    ("body", "header"),
+    ("csrf", "body header"),
     ("identity", ""),
     ("django", "secret"),
     ("trace", "identity"),
@@ -39,6 +40,8 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
     ("throttle", "accept authenticate authorize clock config identity secret trace"),
+    ("cors", "accept"),
+    ("navigation", "accept"),
     ("login", "authenticate clock credentials password secret store throttle"),
     ("forward", "accept authenticate config header throttle trace"),
     // Answers.
@@ -48,21 +51,21 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ),
     (
         "endpoint",
-        "accept authenticate clock config credentials csrf header identity login password respond secret store \
-         throttle trace",
+        "accept authenticate body clock config credentials csrf header identity login navigation password respond secret \
+         store throttle trace",
     ),
     // What operators ask, apart from all of that.
     ("admin", ""),
     // Composition.
     (
         "gateway",
-        "accept authenticate authorize cache config endpoint forward require_https respond route telemetry \
-         throttle trace",
+        "accept authenticate authorize cache config cors endpoint forward navigation require_https respond route \
+         telemetry throttle trace",
     ),
     (
         "app",
-        "accept admin authenticate cache clock config credentials endpoint forward gateway header identity \
-         password require_https respond route secret store telemetry throttle trace",
+        "accept admin authenticate cache clock config cors credentials csrf django endpoint forward gateway header \
+         identity login password require_https respond route secret store telemetry throttle trace",
     ),
     ("cli", "accept app clock config credentials identity secret store telemetry"),
 ];
@@ -75,7 +78,7 @@ const PROOFS: &[(&str, &str)] = &[
 ];
 
 /// Modules of pure functions.
-const PURE: &[&str] = &["csrf", "django", "header"];
+const PURE: &[&str] = &["body", "csrf", "django", "header"];
 
 /// What those have no use for.
 const IO: &[&str] =

@@ -13,10 +13,12 @@ mod health;
 mod overview;
 mod plan;
 mod reload;
+mod schemes;
 mod sockets;
 mod spans;
 mod stamp;
 pub mod status;
+mod store;
 mod summary;
 mod usage;
 mod watch;
@@ -38,12 +40,11 @@ use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CertificateFiles, Config, HostPattern, Limits, StoreUrl};
-use crate::credentials::{Credentials, TokenPolicy};
+use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits, StoreUrl};
+use crate::credentials::{Credentials, PasswordEncoding, TokenPolicy};
 use crate::gateway::Gateway;
 use crate::password::Passwords;
 use crate::respond::record::RecordedBody;
-use crate::store::sqlite::{Sqlite, SqliteOptions};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{AccessLog, Observer};
@@ -179,18 +180,22 @@ impl Backing {
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Self, AppError> {
-        let StoreUrl::Sqlite(path) = &config.store.url;
-        let options = SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() };
-        let store = Sqlite::open(path, options).await;
-        let store: Arc<dyn Store> =
-            Arc::new(store.map_err(|source| AppError::Store { path: path.clone(), source })?);
+        let store = store::open(config, clock).await?;
         let cache = Arc::new(LocalCache::new(CacheSettings {
             capacity_bytes: config.cache.capacity,
             revocation_bound: config.cache.revocation_bound,
             negative_ttl: config.cache.negative_ttl,
         }));
         let passwords = Passwords::new(Passwords::threads_default(), config.limits.password_queue);
-        let passwords = passwords.map_err(AppError::Thread)?.measured(metrics.passwords.clone());
+        let mut passwords = passwords.map_err(AppError::Thread)?.measured(metrics.passwords.clone());
+        let mut encoding = PasswordEncoding::Own;
+        if let Layout::Django(django) = &config.store.layout {
+            let StoreUrl::Sqlite(path) = &config.store.url;
+            let failed = |source| AppError::Store { path: path.clone(), source };
+            let sample = store.sample_passwords().await.map_err(failed)?;
+            passwords = passwords.allow_md5(django.md5).burning(&sample);
+            encoding = PasswordEncoding::Django { recodes: django.rehash };
+        }
         let policy = token_policy(config);
         let credentials = Credentials::new(
             Arc::clone(&store),
@@ -199,7 +204,7 @@ impl Backing {
             Arc::clone(clock),
             policy,
         );
-        let credentials = Arc::new(credentials.measured(metrics.store.clone()));
+        let credentials = Arc::new(credentials.encoding(encoding).measured(metrics.store.clone()));
         Ok(Self { store, cache, credentials })
     }
 }

@@ -2,18 +2,25 @@
 
 use crate::accept::body::{BodyLimits, DrainLimits};
 use crate::accept::head::Sanitiser;
+use crate::app::schemes::{self, session_settings};
 use crate::app::{AppError, Backing, Options};
-use crate::authenticate::Authenticator;
 use crate::authenticate::scheme::Scheme;
-use crate::authenticate::schemes::token::{TokenScheme, TokenSource};
+use crate::authenticate::schemes::basic::Remembered;
+use crate::authenticate::schemes::session::RenewedKeys;
 use crate::authenticate::slow::SlowSide;
+use crate::authenticate::{Authenticator, AuthenticatorOptions};
 use crate::clock::Clock;
-use crate::config::{self, Config, Limits, Permission, Route, SchemeConfig, Share};
+use crate::config::{self, BadCredentials, Config, Limits, Permission, Preflight, Route, SchemeConfig, Share};
+use crate::cors::Cors;
+use crate::endpoint::body::BodyReader;
+use crate::endpoint::login::Login;
+use crate::endpoint::logout::Logout;
 use crate::endpoint::obtain_token::ObtainToken;
 use crate::forward::upstream::{Trust, Upstream, UpstreamSettings};
 use crate::forward::{ForwardHeaders, Forwarder, HeadLimits};
 use crate::gateway::{Action, Gateway, Plan, RequestIds};
 use crate::header::guarded::GuardedNames;
+use crate::login::Logins;
 use crate::require_https::exposed::{ExposedTokens, PENDING_MAX};
 use crate::require_https::{RequireHttps, SessionCookies, hsts};
 use crate::respond::record::{Names, Reporting};
@@ -128,13 +135,14 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         identity.email.as_ref(),
         identity.auth_type.as_ref(),
     ];
-    let schemes = schemes(parts);
+    let logins = Arc::new(logins(parts));
+    let schemes = schemes::schemes(parts, &logins);
     let limiting = parts.limiting;
     let planned = parts
         .config
         .routes
         .iter()
-        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, limiting)?)));
+        .map(|route| Some((place(parts.config, route), plan(parts, route, &schemes, &logins)?)));
     let mut process = [0; 8];
     getrandom::fill(&mut process).map_err(|_| NoRandomness)?;
     Ok(Gateway {
@@ -146,7 +154,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
         },
-        require_https: require_https(parts, schemes.into_iter().flatten().collect()),
+        require_https: require_https(parts, schemes),
         body_limits: BodyLimits {
             drain: DrainLimits {
                 bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
@@ -161,6 +169,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             clock: Arc::clone(&parts.options.clock),
         },
         request_ids: RequestIds::new(u64::from_be_bytes(process)),
+        cors: Cors::new(&parts.config.cors.origins, parts.config.cors.credentials),
         spans: parts.config.traces.as_ref().filter(|_| parts.exports_spans).map(sampling),
     })
 }
@@ -178,7 +187,7 @@ fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHtt
     RequireHttps {
         https_port: config.listen.https_port.unwrap_or(parts.https_port),
         hsts: config.tls.hsts.as_ref().and_then(hsts),
-        session_cookies: SessionCookies::new([]),
+        session_cookies: SessionCookies::new(schemes::cookies(config).0),
         exposed: ExposedTokens {
             schemes,
             credentials: Arc::clone(&parts.backing.credentials),
@@ -188,28 +197,6 @@ fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHtt
             places: Arc::clone(&parts.limiting.exposures),
         },
     }
-}
-
-/// All instances, in the order of the configuration; `None`: this version makes none of that kind.
-fn schemes(parts: &Parts<'_>) -> Vec<Option<Arc<dyn Scheme>>> {
-    let source = TokenSource::new(
-        Arc::clone(&parts.backing.cache),
-        Arc::clone(&parts.backing.store),
-        Arc::clone(&parts.options.clock),
-        parts.deployment_key,
-    );
-    let source = Arc::new(source.measured(parts.metrics.store.clone()));
-    let make = |instance: &config::SchemeInstance| -> Option<Arc<dyn Scheme>> {
-        let given = parts.options.schemes.iter().find(|(name, _)| *name == instance.name);
-        match (given, &instance.kind) {
-            (Some((_, scheme)), _) => Some(Arc::clone(scheme)),
-            (None, SchemeConfig::Token { keyword, .. }) => {
-                Some(Arc::new(TokenScheme::new(keyword, Arc::clone(&source))))
-            }
-            (None, _) => None,
-        }
-    };
-    parts.config.authentication.schemes.iter().map(make).collect()
 }
 
 fn place(config: &Config, route: &Route) -> Place {
@@ -236,7 +223,17 @@ pub(in crate::app) struct Limiting {
     alarm: Arc<ProxyAlarm>,
     bodies: Arc<WaitingRoom>,
     too_many: Arc<WaitingRoom>,
+    kept: Kept,
     clock: Arc<dyn Clock>,
+}
+
+/// What schemes remember, whatever the plan.
+#[derive(Debug, Clone)]
+pub(in crate::app) struct Kept {
+    /// Passwords that were right.
+    pub(in crate::app) remembered: Arc<Remembered>,
+    /// Keys of sessions that took the place of others.
+    pub(in crate::app) renewed: Arc<RenewedKeys>,
 }
 
 /// The tables of counters: those of the process, whatever the plan.
@@ -263,13 +260,14 @@ impl Limiting {
         Ok(Self {
             lookups: lookups(&config.limits, slow),
             store_pending: config.limits.store_pending,
-            logins: logins(&config.limits, slow),
+            logins: login_places(&config.limits, slow),
             exposures: Arc::new(Semaphore::new(PENDING_MAX)),
             counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
             guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             bodies: Arc::default(),
             too_many: Arc::default(),
+            kept: Kept { remembered: Arc::new(Remembered::new()?), renewed: Arc::default() },
             clock: Arc::clone(clock),
         })
     }
@@ -289,7 +287,12 @@ impl Limiting {
             clock: Arc::clone(&self.clock),
             bodies: Arc::clone(&self.bodies),
             too_many: Arc::clone(&self.too_many),
+            kept: self.kept.clone(),
         }
+    }
+
+    pub(in crate::app) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// The tables that go on in every other one of these.
@@ -314,18 +317,29 @@ fn throttles<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item = &
     route.throttles.iter().filter_map(|number| config.throttles.get(*number))
 }
 
-fn plan(
-    parts: &Parts<'_>,
-    route: &Route,
-    schemes: &[Option<Arc<dyn Scheme>>],
-    limiting: &Limiting,
-) -> Option<Plan> {
-    let named = route.schemes.iter().map(|number| schemes.get(*number).and_then(Clone::clone));
-    let authenticator = Authenticator::new(named.collect::<Option<_>>()?, limiting.lookups.clone());
-    let limits = &parts.config.limits;
-    let (action, upstream) = match route.action {
+/// Whoever is given a name and a password asks here.
+fn logins(parts: &Parts<'_>) -> Logins {
+    let limiting = parts.limiting;
+    Logins {
+        credentials: Arc::clone(&parts.backing.credentials),
+        guard: Arc::clone(&limiting.guard),
+        clock: Arc::clone(&limiting.clock),
+        slow: limiting.logins.clone(),
+        too_many: Arc::clone(&limiting.too_many),
+    }
+}
+
+fn action(parts: &Parts<'_>, route: &Route, logins: &Arc<Logins>) -> Option<(Action, Option<String>)> {
+    let (limits, limiting) = (&parts.config.limits, parts.limiting);
+    let bodies = || BodyReader { time_max: limits.body_idle, room: Arc::clone(&limiting.bodies) };
+    let credentials = || Arc::clone(&parts.backing.credentials);
+    let session = |number: usize| match &parts.config.authentication.schemes.get(number)?.kind {
+        SchemeConfig::Session(config) => Some(Arc::new(session_settings(config))),
+        _ => None,
+    };
+    Some(match &route.action {
         config::Action::Forward { upstream } => {
-            let upstream = Arc::clone(parts.upstreams.get(upstream)?);
+            let upstream = Arc::clone(parts.upstreams.get(*upstream)?);
             let name = upstream.name.clone();
             let forwarder = Forwarder {
                 upstream,
@@ -338,20 +352,59 @@ fn plan(
             };
             (Action::Forward(forwarder), Some(name))
         }
-        config::Action::ObtainToken { .. } => {
+        config::Action::ObtainToken { family } => {
             let handler = ObtainToken {
-                credentials: Arc::clone(&parts.backing.credentials),
-                guard: Arc::clone(&limiting.guard),
-                clock: Arc::clone(&limiting.clock),
+                logins: Arc::clone(logins),
+                credentials: credentials(),
+                family: *family,
                 slow: limiting.logins.clone(),
-                body_time: limits.body_idle,
-                bodies: Arc::clone(&limiting.bodies),
-                too_many: Arc::clone(&limiting.too_many),
+                bodies: bodies(),
             };
             (Action::ObtainToken(handler), None)
         }
-        config::Action::Login { .. } | config::Action::Logout { .. } | config::Action::WhoAmI => return None,
+        config::Action::Login { session: number, redirect } => {
+            let handler = Login {
+                logins: Arc::clone(logins),
+                credentials: credentials(),
+                store: Arc::clone(&parts.backing.store),
+                slow: limiting.logins.clone(),
+                bodies: bodies(),
+                session: session(*number)?,
+                redirect: redirect.clone(),
+            };
+            (Action::Login(Box::new(handler)), None)
+        }
+        config::Action::Logout { session: number, redirect } => {
+            let handler = Logout {
+                credentials: credentials(),
+                store: Arc::clone(&parts.backing.store),
+                slow: limiting.logins.clone(),
+                bodies: bodies(),
+                clock: Arc::clone(&limiting.clock),
+                session: session(*number)?,
+                redirect: redirect.clone(),
+            };
+            (Action::Logout(Box::new(handler)), None)
+        }
+        config::Action::WhoAmI => (Action::WhoAmI, None),
+    })
+}
+
+fn plan(
+    parts: &Parts<'_>,
+    route: &Route,
+    schemes: &[Arc<dyn Scheme>],
+    logins: &Arc<Logins>,
+) -> Option<Plan> {
+    let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
+    let options = AuthenticatorOptions {
+        realm: route.realm.clone(),
+        explicit_credentials_first: route.explicit_credentials_first,
+        always_challenges: route.unauthenticated_status.is_some(),
     };
+    let lookups = parts.limiting.lookups.clone();
+    let authenticator = Authenticator::new(named.collect::<Option<_>>()?, lookups, &options);
+    let (action, upstream) = action(parts, route, logins)?;
     let allow = route.methods.as_ref().map(|methods| {
         let methods: Vec<_> = methods.iter().map(http::Method::as_str).collect();
         HeaderValue::from_str(&methods.join(", "))
@@ -365,9 +418,12 @@ fn plan(
         }),
         authenticator,
         permission: route.permission.clone(),
-        throttles: limiting.throttles(parts.config, route),
+        throttles: parts.limiting.throttles(parts.config, route),
         body_bytes_max: route.max_body,
         stale_while_unreachable: route.stale_while_unreachable,
+        ignores_bad_credentials: route.bad_credentials_on_public == BadCredentials::Ignore,
+        passes_preflight: route.preflight == Preflight::Pass,
+        login_page: route.login_page.clone(),
         allow: allow.transpose().ok().flatten(),
         action,
     })
@@ -381,7 +437,7 @@ fn lookups(limits: &Limits, slow: &Handle) -> SlowSide {
 
 /// Logins have places of their own, so that a flood of them takes none from look-ups: those whose password waits or
 /// is being checked, and as many that ask the store.
-fn logins(limits: &Limits, slow: &Handle) -> SlowSide {
+fn login_places(limits: &Limits, slow: &Handle) -> SlowSide {
     let places = limits.password_queue.saturating_mul(2).saturating_add(LOGINS_AT_STORE);
     SlowSide::new(slow.clone(), places, LOGIN_TIME)
 }
@@ -396,5 +452,9 @@ fn forward_headers(config: &Config, route: &Route) -> ForwardHeaders {
         forwards_verified: identity.forward_credentials,
         passes_unverified: route.pass_unverified,
         strip_prefix: route.strip_prefix.then(|| route.path.clone()),
+        cookies: {
+            let (sessions, csrf) = schemes::cookies(config);
+            sessions.into_iter().chain(csrf).collect()
+        },
     }
 }

@@ -89,18 +89,16 @@ pub(super) fn check_keys(name: &Spanned<String>, raw: &raw::Route, problems: &mu
         return;
     }
     let handler = raw.handler.as_ref().map(|handler| handler.value);
-    let sessions: &[Handler] = &[Handler::Login, Handler::Logout];
-    let keys: [(&str, Option<&Range<usize>>, &[Handler]); 3] = [
-        ("family", raw.family.as_ref().map(|it| &it.span), &[Handler::ObtainToken]),
-        ("session", raw.session.as_ref().map(|it| &it.span), sessions),
-        ("redirect", raw.redirect.as_ref().map(|it| &it.span), sessions),
-    ];
-    for (key, span, handlers) in keys {
-        let Some(span) = span.filter(|_| !handler.is_some_and(|it| handlers.contains(&it))) else { continue };
+    let mut check = |key: &str, span: Option<&Range<usize>>, handlers: &[Handler]| {
+        let Some(span) = span.filter(|_| !handler.is_some_and(|it| handlers.contains(&it))) else { return };
         let handlers: Vec<_> = handlers.iter().map(|it| format!("handler = \"{}\"", it.name())).collect();
         let fault = Fault::new(format!("{} is a key of routes with {}", quote(key), handlers.join(" or ")));
         problems.error(span, fault.help("leave it out here"));
-    }
+    };
+    let sessions = [Handler::Login, Handler::Logout];
+    check("family", raw.family.as_ref().map(|it| &it.span), &[Handler::ObtainToken]);
+    check("session", raw.session.as_ref().map(|it| &it.span), &sessions);
+    check("redirect", raw.redirect.as_ref().map(|it| &it.span), &sessions);
 }
 
 fn family(raw: &raw::Route, context: &Context<'_>, problems: &mut Problems) -> TokenFamily {

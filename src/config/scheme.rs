@@ -12,7 +12,7 @@ use toml::Spanned;
 use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw;
 use crate::config::session::{SessionConfig, check_header};
-use crate::config::value::{List, Written, is_token, one_of, unexpected};
+use crate::config::value::{Entry, List, Written, is_token, one_of, unexpected};
 
 /// What kind a scheme is, with the options of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -287,7 +287,7 @@ const KEYWORD: &str = "Token";
 /// The longest keyword.
 const KEYWORD_BYTES_MAX: usize = 64;
 
-fn keyword(written: Option<crate::config::value::Entry<String>>, problems: &mut Problems) -> String {
+fn keyword(written: Option<Entry<String>>, problems: &mut Problems) -> String {
     let Some(keyword) = written else { return KEYWORD.to_owned() };
     // RFC 9110 §11.1: auth-scheme is a token.
     if !is_token(&keyword.value) || keyword.value.len() > KEYWORD_BYTES_MAX {

@@ -7,6 +7,8 @@
 pub mod manage;
 pub mod sessions;
 
+pub use crate::credentials::sessions::CreatedSession;
+
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};

@@ -6,7 +6,7 @@ use crate::credentials::{Credentials, CredentialsError, after, check_username};
 use crate::django;
 use crate::identity::{Digest, Family, User};
 use crate::secret::Secret;
-use crate::store::session::{FoundSession, NewSession, Renewal, Renewed};
+use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, Visit};
 use crate::store::{KeyRequest, NewUser};
 use std::time::Duration;
 
@@ -51,6 +51,28 @@ impl Credentials {
             self.invalidate_session(&old);
         }
         Ok(stored.then_some(CreatedSession { key, now, expires }))
+    }
+
+    /// Keeps a secret against forged requests in the session of somebody who need not be logged in; the session is made
+    /// if there is none.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn keep_csrf_secret(
+        &self,
+        key: Option<Secret>,
+        csrf_secret: Secret,
+        age: Duration,
+    ) -> Result<CreatedSession, CredentialsError> {
+        let now = self.clock.unix();
+        let expires = after(now, age);
+        let new = django::session_key()?;
+        let visit = Visit { key: key.clone(), new, csrf_secret, now, expires };
+        let kept = self.metrics.measure("insert-session", self.store.keep_csrf_secret(visit)).await?;
+        if let Some(key) = &key {
+            self.invalidate_session(key);
+        }
+        Ok(CreatedSession { key: kept, now, expires })
     }
 
     /// Ends a session: when this returns, no later request of this process passes with it.

@@ -6,8 +6,10 @@
 //! 1. nothing, if the method [is safe](is_safe);
 //! 2. [`Settings::check_source`]: `Origin`, or `Referer` over HTTPS;
 //! 3. [`Settings::check_cookie`]: the secret; it says whether the body is needed;
-//! 4. [`Expected::check_token`]: the token, from the form or else from the header.
+//! 4. [`form::token`], if it is: the token of the form;
+//! 5. [`Expected::check_token`]: that token, or else the header's.
 
+pub mod form;
 mod reason;
 mod settings;
 mod source;

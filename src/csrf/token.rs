@@ -113,7 +113,7 @@ fn letter(index: u8) -> u8 {
 #[derive(Debug)]
 #[must_use]
 pub enum NextStep {
-    /// The body, since the token may be a field of it.
+    /// The body, since the token may be a field of it: see [`form::token`](crate::csrf::form::token).
     NeedsBody(Expected),
     /// Nothing but the head.
     NeedsHead(Expected),
@@ -129,7 +129,8 @@ pub struct Expected(
 
 impl Settings {
     /// Checks what the client's secret is: `stored` is the text of its cookie, or with [`Self::use_sessions`] of its
-    /// session. `is_form`: there is a body, and it is of a form.
+    /// session. `has_body`: there is one that may have the token; Django looks at any that is not empty, and answers 400 or 415 if
+    /// it cannot be read.
     ///
     /// # Errors
     /// If there is none, or if the cookie's is none. A session's is not looked at, as in Django: no token is of it.
@@ -137,7 +138,7 @@ impl Settings {
         &self,
         method: &Method,
         stored: Option<&[u8]>,
-        is_form: bool,
+        has_body: bool,
     ) -> Result<NextStep, Reason> {
         let stored = String::from_utf8_lossy(stored.ok_or(Reason::NoCookie)?);
         let secret = match CsrfSecret::parse(&stored) {
@@ -145,7 +146,8 @@ impl Settings {
             Err(_) if self.use_sessions => None,
             Err(fault) => return Err(Reason::Cookie(fault)),
         };
-        let next = if is_form && *method == Method::POST { NextStep::NeedsBody } else { NextStep::NeedsHead };
+        let next =
+            if has_body && *method == Method::POST { NextStep::NeedsBody } else { NextStep::NeedsHead };
         Ok(next(Expected(secret)))
     }
 

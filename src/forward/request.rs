@@ -4,9 +4,10 @@ use crate::accept::head::Head;
 use crate::authenticate::scheme::Identity;
 use crate::config::UpstreamHost;
 use crate::forward::upload::Framing;
-use crate::header::{forwarded, hop_by_hop, identity_value};
+use crate::header::{cookie, forwarded, hop_by_hop, identity_value};
 use bytes::BytesMut;
-use http::{HeaderName, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// What is added to and taken from a request's fields.
@@ -24,6 +25,8 @@ pub struct ForwardHeaders {
     pub forwards_verified: bool,
     /// Leave `Authorization` in, though nobody looked at it.
     pub passes_unverified: bool,
+    /// Names of the cookies that are doorward's: they go no further, as other credentials.
+    pub cookies: Vec<String>,
     /// The route's path prefix, if it is to be taken off.
     pub strip_prefix: Option<String>,
 }
@@ -101,7 +104,10 @@ impl HeadWriter<'_> {
                 || *name == header::VIA
                 || (*name == header::AUTHORIZATION && !self.keeps_authorization())
                 || (has_options && is_nominated(name, headers));
-            if !ends_here {
+            if ends_here {
+                continue;
+            }
+            if let Some(value) = self.cookies_left(name, value) {
                 field(out, name.as_str(), value.as_bytes());
             }
         }
@@ -114,6 +120,14 @@ impl HeadWriter<'_> {
             Some(_) => self.settings.forwards_verified,
             None => self.settings.passes_unverified,
         }
+    }
+
+    /// A field as it goes on: of cookies those that are not ours. `None`: there is no other.
+    fn cookies_left<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Option<Cow<'v, HeaderValue>> {
+        if *name != header::COOKIE || self.keeps_authorization() {
+            return Some(Cow::Borrowed(value));
+        }
+        cookie::without(value, &self.settings.cookies)
     }
 
     fn our_fields(&self, out: &mut BytesMut) {

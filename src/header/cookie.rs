@@ -4,6 +4,7 @@
 //! This is wider than RFC 6265 section 5.4 on purpose: what Django would take for a session is one here, so it is also
 //! removed where no upstream may see it.
 
+use crate::header::blanks::strip;
 use http::{HeaderMap, HeaderValue, header};
 use std::borrow::Cow;
 
@@ -28,7 +29,7 @@ pub fn remove(headers: &mut HeaderMap, names: &[&str]) {
         return;
     }
     let fields = headers.get_all(header::COOKIE).iter();
-    let left: Vec<HeaderValue> = fields.filter_map(|field| without(field, names)).collect();
+    let left: Vec<HeaderValue> = fields.filter_map(|field| without(field, names)).map(Cow::into_owned).collect();
     headers.remove(header::COOKIE);
     for field in left {
         headers.append(header::COOKIE, field);
@@ -36,7 +37,10 @@ pub fn remove(headers: &mut HeaderMap, names: &[&str]) {
 }
 
 /// A field without these cookies; `None` if it has no other.
-fn without(field: &HeaderValue, names: &[&str]) -> Option<HeaderValue> {
+pub fn without<'v, S: AsRef<str>>(field: &'v HeaderValue, names: &[S]) -> Option<Cow<'v, HeaderValue>> {
+    if !chunks(field).any(|chunk| is_named(chunk, names)) {
+        return Some(Cow::Borrowed(field));
+    }
     let left: Vec<&[u8]> = chunks(field).filter(|chunk| !is_named(chunk, names)).collect();
     let value = left.join(&b';');
     let value = value.trim_ascii();
@@ -46,7 +50,7 @@ fn without(field: &HeaderValue, names: &[&str]) -> Option<HeaderValue> {
     // A part of a field's value is one, so none is lost here.
     let mut value = HeaderValue::from_bytes(value).ok()?;
     value.set_sensitive(field.is_sensitive());
-    Some(value)
+    Some(Cow::Owned(value))
 }
 
 fn chunks(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
@@ -61,11 +65,11 @@ fn pair(chunk: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn is_named(chunk: &[u8], names: &[&str]) -> bool {
+fn is_named<S: AsRef<str>>(chunk: &[u8], names: &[S]) -> bool {
     let (name, value) = pair(chunk);
     let name = stripped(name);
     // Without both there is no cookie.
-    names.contains(&name.as_ref()) && !(name.is_empty() && stripped(value).is_empty())
+    names.iter().any(|named| named.as_ref() == name) && !(name.is_empty() && stripped(value).is_empty())
 }
 
 /// As text, without blanks around it (`str.strip`). `;` and `=` are ASCII, so it does not matter that Django decodes
@@ -75,13 +79,6 @@ fn stripped(bytes: &[u8]) -> Cow<'_, str> {
         Cow::Borrowed(text) => Cow::Borrowed(strip(text)),
         Cow::Owned(text) => Cow::Owned(strip(&text).to_owned()),
     }
-}
-
-/// Python's `str.strip`: Unicode's blanks and the separators of ASCII.
-fn strip(text: &str) -> &str {
-    text.trim_matches(|character: char| {
-        character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
-    })
 }
 
 /// `http.cookies._unquote`: between quotes `\ooo` is the character of that number and `\c` is `c`.

@@ -5,6 +5,7 @@ pub mod authority;
 pub mod authorization;
 pub mod base64;
 pub mod basic;
+pub mod blanks;
 pub mod chunked;
 pub mod cookie;
 pub mod forwarded;

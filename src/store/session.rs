@@ -7,7 +7,7 @@
 use crate::clock::UnixSeconds;
 use crate::identity::{User, UserId};
 use crate::secret::Secret;
-use crate::store::StoreFuture;
+use crate::store::{StoreError, StoreFuture};
 use std::fmt::Debug;
 
 /// What a session's key leads to.
@@ -74,6 +74,14 @@ pub trait SessionStore: Debug + Send + Sync {
     /// [`StoreError::NotWritten`] if it could not be written.
     fn insert_session(&self, session: NewSession) -> StoreFuture<'_, bool>;
 
+    /// Keeps a secret against forged requests in a session, made if there is none; yields its key.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written, [`StoreError::Foreign`] where sessions keep none.
+    fn keep_csrf_secret(&self, _: Visit) -> StoreFuture<'_, Secret> {
+        Box::pin(async { Err(StoreError::Foreign("what is kept in a session")) })
+    }
+
     /// Ends a session. `false`: there is none.
     ///
     /// # Errors
@@ -98,6 +106,21 @@ pub trait SessionStore: Debug + Send + Sync {
     fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Renewed> {
         Box::pin(async move { Ok(Renewed::Unchanged(self.find_session(renewal.key, renewal.now).await?)) })
     }
+}
+
+/// A session of somebody who need not be logged in.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// Its key, if there is one.
+    pub key: Option<Secret>,
+    /// Otherwise this one.
+    pub new: Secret,
+    /// What is kept.
+    pub csrf_secret: Secret,
+    /// When.
+    pub now: UnixSeconds,
+    /// When it ends.
+    pub expires: UnixSeconds,
 }
 
 /// A session that is to have another key.

@@ -22,9 +22,11 @@ settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="vectors", INSTALLED_APPS=["r
 django.setup()
 
 from django.core.handlers.wsgi import WSGIRequest
-from rest_framework import exceptions
+from rest_framework import exceptions, parsers
 from django.test import override_settings
 from rest_framework.authentication import BasicAuthentication, CSRFCheck
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.request import Request
 
 # Hosts in brackets are looked at as a whole.
 assert hasattr(urllib.parse, "_check_bracketed_netloc")
@@ -173,8 +175,49 @@ def csrf(rng):
         yield {name: value for name, value in {**given, "reason": reason}.items() if value is not None}
 
 
+def forms(rng):
+    url = "application/x-www-form-urlencoded"
+    parts = "multipart/form-data; boundary=BoUnD"
+    name = b"csrfmiddlewaretoken"
+    pairs = [name, name + b"=", name + b"=abc", name + b"=a%62c", name + b"=a+b", name + b"=%C3%A9", name + b"=%ff", name + b"=\xe9",
+             b"csrf%6diddlewaretoken=esc", b"Csrfmiddlewaretoken=x", b" csrfmiddlewaretoken=x", b"+" + name + b"=x", b"a=1", b"", b"=", b"=x",
+             name + b"=a=b", name + b";x=1", b"a=1;" + name + b"=x", name + b"[]=x", name + b"=%", name + b"=%4", b"b=\xff", name + b"=\x00"]
+
+    def part(disposition, content, more=b""):
+        return b"--BoUnD\r\nContent-Disposition: form-data; " + disposition + b"\r\n" + more + b"\r\n" + content + b"\r\n"
+
+    pieces = [part(b'name="csrfmiddlewaretoken"', b"abc"), part(b"name=csrfmiddlewaretoken", b""), part(b'name="a"', b"1"),
+              part(b'name="csrfmiddlewaretoken"; filename="f"', b"file"), part(b'name="csrfmiddlewaretoken"; filename=""', b"nofile"),
+              part(b'name="csrfmiddlewaretoken"', b"YWJj", b"Content-Transfer-Encoding: base64\r\n"), part(b'name="csrfmiddlewaretoken"', b"\xff"),
+              part(b"name*=utf-8''csrfmiddlewaretoken", b"star"), part(b'name=" csrfmiddlewaretoken "', b"blank"), b"--BoUnD--\r\n",
+              b"--BoUnD\r\n", b"\r\n", b"junk", part(b'name="csrfmiddlewaretoken"', b"a\r\nb"), part(b'name="f"; filename="f"', b"x" * 30)]
+    types = [url] * 12 + [url.upper(), url + "; charset=UTF-8", url + ";charset=latin-1", url + "; charset=utf-16", url + "; charset=nope", "*/*",
+                          "application/*", "text/plain", "", "application/json", "multipart/form-data", "x" * 300]
+    for at in range(500):
+        if at % 2:
+            kind = rng.choice(types)
+            body = b"&".join(rng.choices(pairs, k=rng.randint(0, 5)))
+            if kind == "application/json":
+                body = rng.choice([b"{}", b'{"csrfmiddlewaretoken": "abc"}', b"{", b"[1]", b" "])
+        else:
+            kind = rng.choice([parts] * 9 + ["multipart/form-data; boundary=\"BoUnD\"", "Multipart/Form-Data; boundary=BoUnD", "multipart/form-data; boundary=",
+                                             parts + "; charset=latin-1"])
+            body = b"".join(rng.choices(pieces, k=rng.randint(1, 4))) + rng.choice([b"--BoUnD--\r\n", b"--BoUnD--\r\n", b"--BoUnD--", b""])
+        meta = environ(CONTENT_TYPE=kind, CONTENT_LENGTH=str(len(body)))
+        meta["wsgi.input"] = io.BytesIO(body)
+        wsgi = WSGIRequest(meta)
+        request = Request(wsgi, parsers=[parsers.FormParser(), parsers.MultiPartParser(), parsers.JSONParser()],
+                          negotiator=DefaultContentNegotiation())
+        try:
+            told = {"token": request.POST.get("csrfmiddlewaretoken")}
+        except exceptions.APIException as error:
+            told = {"status": error.status_code, "detail": str(error.detail)}
+        yield {"type": kind, "body": latin1(body), **told}
+
+
 if __name__ == "__main__":
     write("cookie.jsonl", cookies(random.Random(1)))
     write("base64.jsonl", base64_texts(random.Random(2)))
     write("basic.jsonl", basic(random.Random(3)))
     write("csrf.jsonl", csrf(random.Random(4)))
+    write("form.jsonl", forms(random.Random(5)))

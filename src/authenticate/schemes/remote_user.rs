@@ -9,7 +9,7 @@ use crate::authenticate::scheme::{Context, Effects, Identity, NobodyKnows, Recal
 use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::identity::{Digest, Family, SchemeKind};
-use crate::store::{StoreError, UserStore as _};
+use crate::store::StoreError;
 use crate::trace::AnsweredBy;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;

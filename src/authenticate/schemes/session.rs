@@ -275,7 +275,7 @@ impl SessionScheme {
 }
 
 /// `SERVER_PORT`: the one that the client asked for.
-fn port(host: &[u8], is_https: bool) -> u16 {
+pub fn port(host: &[u8], is_https: bool) -> u16 {
     let given = std::str::from_utf8(host).ok().and_then(|host| host.rsplit_once(':'));
     let given = given.and_then(|(_, port)| port.parse().ok());
     given.unwrap_or(if is_https { 443 } else { 80 })

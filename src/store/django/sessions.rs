@@ -6,7 +6,7 @@ use crate::identity::UserId;
 use crate::secret::Secret;
 use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION};
 use crate::store::django::{Django, safe};
-use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession};
+use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession, Visit};
 use crate::store::sqlite::error::not_written;
 use crate::store::{StoreError, StoreFuture};
 use sqlx::{FromRow, SqliteConnection};
@@ -153,6 +153,28 @@ impl SessionStore for Django {
             }
             write.commit().await.map_err(not_written)?;
             Ok(true)
+        })
+    }
+
+    fn keep_csrf_secret(&self, visit: Visit) -> StoreFuture<'_, Secret> {
+        Box::pin(async move {
+            let mut write = self.pools.write().await?;
+            let secret = text(&visit.csrf_secret).ok_or_else(not_text)?;
+            let mut key = visit.new.clone();
+            let mut session = Session::default();
+            if let Some((old, held)) = visit.key.as_ref().and_then(|held| Some((text(held)?, held))) {
+                let read = self.read_session(&mut write, old, visit.now).await.map_err(not_written)?;
+                // A session that cannot be read is not ours to replace.
+                if let Some(read) = read.session {
+                    (session, key) = (read, held.clone());
+                    delete(&mut write, old).await?;
+                }
+            }
+            session.set_csrf_secret(secret);
+            let name = text(&key).ok_or_else(not_text)?;
+            self.write_session(&mut write, name, &session, visit.now, visit.expires).await?;
+            write.commit().await.map_err(not_written)?;
+            Ok(key)
         })
     }
 

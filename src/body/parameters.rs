@@ -1,8 +1,8 @@
 //! Values with parameters (`text/plain; charset=utf-8`) as Django 5.2 reads them: `parse_header_parameters`, which is
 //! Python's `email.message.Message.get_params` with RFC 2231.
 
-use crate::endpoint::login_input::charset::{Named, named, raw_unicode_escape};
-use crate::endpoint::login_input::python_trim;
+use crate::body::charset::{Named, named, raw_unicode_escape};
+use crate::header::blanks::strip;
 
 /// A value and its parameters.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Parameters {
     /// If a parameter is in a charset that is not known, or in pieces that have no order.
     pub(crate) fn parse(line: &str) -> Result<Self, BadParameters> {
         if !line.contains(';') {
-            return Ok(Self { value: python_trim(line).to_lowercase(), parameters: Vec::new() });
+            return Ok(Self { value: strip(line).to_lowercase(), parameters: Vec::new() });
         }
         let mut all = split(line).into_iter();
         let value = all.next().map(|(name, _)| name.to_lowercase()).unwrap_or_default();
@@ -69,8 +69,8 @@ fn split(line: &str) -> Vec<(String, String)> {
     while let Some(left) = rest {
         let (piece, after) = end(left).and_then(|at| left.split_at_checked(at)).unwrap_or((left, ""));
         all.push(match piece.split_once('=') {
-            Some((name, value)) => (python_trim(name).to_lowercase(), python_trim(value).to_owned()),
-            None => (python_trim(piece).to_owned(), String::new()),
+            Some((name, value)) => (strip(name).to_lowercase(), strip(value).to_owned()),
+            None => (strip(piece).to_owned(), String::new()),
         });
         rest = after.strip_prefix(';');
     }

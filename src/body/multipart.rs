@@ -1,10 +1,11 @@
 //! Forms in parts (`multipart/form-data`, RFC 7578) as Django 5.2 reads them (`django.http.multipartparser`), with what
 //! it makes of broken ones: a client that works against Django works here, and one that does not gets the same answer.
 
-use crate::endpoint::login_input::charset::Charset;
-use crate::endpoint::login_input::parameters::Parameters;
-use crate::endpoint::login_input::urlencoded::FIELDS_MAX;
-use crate::endpoint::login_input::{Fields, Given, python_trim};
+use crate::body::charset::Charset;
+use crate::body::parameters::Parameters;
+use crate::body::urlencoded::FIELDS_MAX;
+use crate::body::{Extent, Fields, Given};
+use crate::header::{base64, blanks};
 use std::ops::Range;
 use zeroize::Zeroizing;
 
@@ -40,7 +41,9 @@ pub(crate) fn fields(
     content_type: &str,
     parameters: &Parameters,
     body: &[u8],
+    extent: Extent,
     charset: Charset,
+    names: &[&'static str],
 ) -> Result<Fields, MultipartError> {
     let malformed = |text: String| Err(MultipartError::Malformed(text));
     if !content_type.starts_with("multipart/") {
@@ -54,13 +57,20 @@ pub(crate) fn fields(
         return malformed(format!("Invalid boundary in multipart: {}", boundary.unwrap_or("None")));
     };
     let separator = format!("--{boundary}");
-    let mut reading = Reading { fields: Fields::default(), charset, parts: 0, files: 0, pending: None };
+    let body = if extent == Extent::Whole { body } else { complete(body, separator.as_bytes()) };
+    let mut reading = Reading { fields: Fields::of(names), charset, parts: 0, files: 0, pending: None };
     let mut stream = Stream { body, at: 0, chunk_end: 0 };
     while let Some(part) = Part::next(&mut stream, separator.as_bytes()) {
         reading.part(part)?;
     }
     // A file whose end was not seen, since nothing comes after it, is none.
     Ok(reading.fields)
+}
+
+/// What is whole of a form that goes on: up to its last boundary.
+fn complete<'a>(prefix: &'a [u8], separator: &[u8]) -> &'a [u8] {
+    let last = prefix.windows(separator.len()).rposition(|window| window == separator);
+    last.and_then(|at| prefix.get(..at.saturating_add(separator.len()))).unwrap_or_default()
 }
 
 fn is_boundary(text: &str) -> bool {
@@ -96,10 +106,10 @@ impl Reading {
         let Some(name) = disposition.parameters.get("name") else { return Ok(()) };
         let name = self.charset.decode_lossy(name.trim_matches(BLANKS).as_bytes());
         let encoding = header.get("content-transfer-encoding");
-        let is_base64 = encoding.is_some_and(|encoding| python_trim(&encoding.value) == "base64");
+        let is_base64 = encoding.is_some_and(|encoding| blanks::strip(&encoding.value) == "base64");
         if !is_file {
             let content = part.rest();
-            let decoded = if is_base64 { base64(&content) } else { None };
+            let decoded = if is_base64 { base64::decode(&content) } else { None };
             let content = self.charset.decode_lossy(decoded.as_ref().unwrap_or(&content));
             self.fields.set(&name, || Given::text(content));
             return Ok(());
@@ -116,7 +126,7 @@ impl Reading {
         let mut content = part.rest();
         if is_base64 {
             content.retain(|byte| !byte.is_ascii_whitespace() && *byte != 0x0b);
-            if !content.len().is_multiple_of(4) || base64(&content).is_none() {
+            if !content.len().is_multiple_of(4) || base64::decode(&content).is_none() {
                 return Err(MultipartError::Malformed("Could not decode base64 data.".to_owned()));
             }
         }
@@ -284,37 +294,4 @@ impl Header {
     fn get(&self, name: &str) -> Option<&Line> {
         self.lines.iter().rev().find(|(known, _)| known == name).map(|(_, line)| line)
     }
-}
-
-/// Python's `base64.b64decode`: what is not of the alphabet is passed over; `None` if digits or padding are missing.
-fn base64(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let (mut left, mut digits, mut pads) = (0_u8, 0_u8, 0_u8);
-    for character in text {
-        let digit = match character {
-            b'A'..=b'Z' => character - b'A',
-            b'a'..=b'z' => character - b'a' + 26,
-            b'0'..=b'9' => character - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' if digits >= 2 => {
-                pads = pads.saturating_add(1);
-                if digits.saturating_add(pads) >= 4 {
-                    return Some(bytes);
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        pads = 0;
-        match digits {
-            0 => {}
-            1 => bytes.push(left << 2 | digit >> 4),
-            2 => bytes.push(left << 4 | digit >> 2),
-            _ => bytes.push(left << 6 | digit),
-        }
-        left = digit;
-        digits = (digits + 1) % 4;
-    }
-    (digits == 0).then_some(bytes)
 }

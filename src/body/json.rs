@@ -3,7 +3,7 @@
 //! Follows `Modules/_json.c`: the texts say how far that scanner came, so its steps are taken in its order. What is
 //! nested is walked with a stack of its own, so depth costs a byte a level and never the thread's stack.
 
-use crate::endpoint::login_input::{Fields, Given, Text};
+use crate::body::{Fields, Given, Text};
 use zeroize::Zeroizing;
 
 /// Deepest nesting. Python's own limit is about 960 at this place, and Django then answers 500.
@@ -12,7 +12,7 @@ pub(crate) const NESTING_MAX: usize = 960;
 /// Most digits of an integer (`sys.int_info.default_max_str_digits`).
 const DIGITS_MAX: usize = 4300;
 
-/// A document, of which only the two fields are kept.
+/// A document, of which only the fields that are asked for are kept.
 #[derive(Debug)]
 pub(crate) enum Document {
     Object(Fields),
@@ -25,11 +25,11 @@ pub(crate) enum Document {
 ///
 /// # Errors
 /// Python's text.
-pub(crate) fn parse(text: &str) -> Result<Document, String> {
+pub(crate) fn parse(text: &str, names: &'static [&'static str]) -> Result<Document, String> {
     // Places are counted in characters, not in bytes.
     let mut characters = Zeroizing::new(Vec::with_capacity(text.len()));
     characters.extend(text.chars());
-    let mut scanner = Scanner { text: &characters, at: 0 };
+    let mut scanner = Scanner { text: &characters, at: 0, names };
     scanner.document().map_err(|fault| fault.text(&characters))
 }
 
@@ -96,6 +96,7 @@ impl Term {
 struct Scanner<'a> {
     text: &'a [char],
     at: usize,
+    names: &'static [&'static str],
 }
 
 impl Scanner<'_> {
@@ -157,7 +158,7 @@ impl Scanner<'_> {
 
     /// The rest of a list or a dictionary, with all that is in it (`_parse_object_unicode`, `_parse_array_unicode`).
     fn nested(&mut self, outermost: Open) -> Result<Fields, Fault> {
-        let mut fields = Fields::default();
+        let mut fields = Fields::of(self.names);
         let mut name = None;
         let mut stack = vec![outermost];
         let mut is_first = true;

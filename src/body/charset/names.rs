@@ -1,7 +1,7 @@
 //! Names of charsets, as Python 3.11 knows them (`encodings.aliases` and the modules of `encodings`).
 
-use crate::endpoint::login_input::charset::Charset;
-use crate::endpoint::login_input::charset::tables;
+use crate::body::charset::Charset;
+use crate::body::charset::tables;
 
 /// Those that are read here, by normalised name, sorted.
 pub(crate) static READ: &[(&str, Charset)] = &[

@@ -1,8 +1,8 @@
 //! Forms (`application/x-www-form-urlencoded`) as Django's `QueryDict` reads them: Python's `urllib.parse.parse_qsl`
 //! with blank values kept.
 
-use crate::endpoint::login_input::charset::{Charset, Errors};
-use crate::endpoint::login_input::{Fields, Given};
+use crate::body::charset::{Charset, Errors};
+use crate::body::{Fields, Given};
 use zeroize::Zeroizing;
 
 /// Django's `DATA_UPLOAD_MAX_NUMBER_FIELDS`.
@@ -16,10 +16,10 @@ pub(crate) struct TooManyFields;
 ///
 /// # Errors
 /// If there are too many; empty ones count.
-pub(crate) fn fields(body: &[u8], charset: Charset) -> Result<Fields, TooManyFields> {
+pub(crate) fn fields(body: &[u8], charset: Charset, names: &[&'static str]) -> Result<Fields, TooManyFields> {
     // Django 5.2, `QueryDict`: what is not in the charset is taken for ISO 8859-1.
     let text = charset.decode(body, Errors::Strict).unwrap_or_else(|_| Charset::Latin1.decode_lossy(body));
-    let mut fields = Fields::default();
+    let mut fields = Fields::of(names);
     if text.is_empty() {
         return Ok(fields);
     }
@@ -32,6 +32,16 @@ pub(crate) fn fields(body: &[u8], charset: Charset) -> Result<Fields, TooManyFie
         fields.set(&name, || Given::text(unescaped(value, charset)));
     }
     Ok(fields)
+}
+
+/// What is whole of a form that goes on.
+pub(crate) fn complete(prefix: &[u8], charset: Charset) -> &[u8] {
+    if matches!(charset, Charset::Utf16 | Charset::Utf16Le | Charset::Utf16Be) {
+        // A byte that looks like `&` may be half of another character.
+        return &[];
+    }
+    let end = prefix.iter().rposition(|byte| *byte == b'&').unwrap_or(0);
+    prefix.get(..end).unwrap_or_default()
 }
 
 /// Plus is a blank; escapes are bytes of the charset (`urllib.parse.unquote`).

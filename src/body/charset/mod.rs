@@ -3,7 +3,7 @@
 pub(crate) mod names;
 pub(crate) mod tables;
 
-use crate::endpoint::login_input::charset::tables::UpperHalf;
+use crate::body::charset::tables::UpperHalf;
 use zeroize::Zeroizing;
 
 /// A charset.

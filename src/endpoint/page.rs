@@ -1,0 +1,76 @@
+//! Pages for people: HTML that needs nothing from elsewhere and runs nothing.
+
+use crate::accept::head::RequestId;
+use crate::respond::body::Body;
+use askama::Template;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// The page that asks for a name and a password.
+#[derive(Debug, Template)]
+#[template(path = "login.html")]
+pub struct LoginPage<'a> {
+    /// Against forged requests.
+    pub csrf_token: &'a str,
+    /// Where to go afterwards; empty: the usual place.
+    pub next: &'a str,
+    /// What was typed in before.
+    pub username: &'a str,
+    /// What is wrong.
+    pub errors: &'a [&'a str],
+    /// The style, of which the policy has the digest.
+    pub style: &'a str,
+}
+
+/// A page that says one thing.
+#[derive(Debug, Template)]
+#[template(path = "message.html")]
+pub struct MessagePage<'a> {
+    /// What it is about.
+    pub title: &'a str,
+    /// What there is to say.
+    pub text: &'a str,
+    /// Why; may be empty.
+    pub reason: &'a str,
+    /// The style.
+    pub style: &'a str,
+}
+
+/// All of it; has no `<`.
+pub const STYLE: &str = include_str!("../../templates/page.css");
+
+/// An answer with a page.
+pub fn html(status: StatusCode, page: &impl Template, request_id: RequestId) -> Response<Body> {
+    // Rendering fails only if writing to memory does.
+    let text = page.render().unwrap_or_default();
+    let mut answer = Response::new(Body::own(Bytes::from(text)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    harden(headers);
+    if let Ok(id) = HeaderValue::from_str(request_id.as_str()) {
+        headers.insert("x-request-id", id);
+    }
+    answer
+}
+
+/// What Django says with its pages, and a policy that lets nothing in and nothing run.
+fn harden(headers: &mut http::HeaderMap) {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        data_encoding::BASE64.encode(digest.as_ref())
+    );
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "max-age=0, no-cache, no-store, must-revalidate, private"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
