@@ -21,8 +21,9 @@
 
 use doorward::accept::head::{Head, RequestId, Sanitiser};
 use doorward::accept::peer::Peer;
+use doorward::authenticate::lookups::Lookups;
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
-use doorward::authenticate::schemes::token::{self, TokenScheme, TokenSource};
+use doorward::authenticate::schemes::token::{self, TokenScheme};
 use doorward::cache::local::{self, CacheSettings, CredentialKey, Fact, LocalCache, Now};
 use doorward::clock::{Clock, SystemClock};
 use doorward::header::authorization;
@@ -94,13 +95,14 @@ impl World {
         let cache = Arc::new(cache(capacity_bytes));
         fill(&runtime, &cache, 0..tokens, users);
         assert_eq!(cache.len() as u64, tokens, "something was evicted");
-        let source = TokenSource::new(
+        let source = Lookups::new(
             Arc::clone(&cache),
             Arc::new(store),
             Arc::new(SystemClock::new()),
             &Secret::new("a deployment key"),
         );
-        let scheme: Arc<dyn Scheme> = Arc::new(TokenScheme::new("Token", Arc::new(source)));
+        let scheme: Arc<dyn Scheme> =
+            Arc::new(TokenScheme::new("Token", &[Family::Doorward], Arc::new(source)));
         Self { cache, scheme, clock: SystemClock::new(), runtime, _directory: directory }
     }
 
@@ -320,7 +322,8 @@ fn fill(runtime: &tokio::runtime::Runtime, cache: &LocalCache, numbers: std::ops
         for number in numbers {
             let key = CredentialKey { digest: Digest::of(&key_text(number)), family: Family::Doorward };
             let owner = number.checked_rem(users).map(user);
-            let fact = owner.map(|user| Fact { id: CredentialId(number), expires: None, user, csrf_secret: None });
+            let fact =
+                owner.map(|user| Fact { id: CredentialId(number), expires: None, user, csrf_secret: None });
             let ask = || std::future::ready(Ok::<_, Infallible>(fact.clone()));
             cache.load(key, &clock, HOUR, ask).await.unwrap();
         }

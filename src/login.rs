@@ -70,8 +70,9 @@ impl Logins {
         password: Secret,
     ) -> Result<Option<UserWithPassword>, NotChecked> {
         let attempt = self.guard.attempt(client, &username, self.clock.as_ref()).await;
-        let mut attempt = attempt
-            .map_err(|refused| NotChecked::TooMany(TooManyAttempts { wait: refused.wait, by: refused.by() }))?;
+        let mut attempt = attempt.map_err(|refused| {
+            NotChecked::TooMany(TooManyAttempts { wait: refused.wait, by: refused.by() })
+        })?;
         attempt.wait().await;
         let credentials = Arc::clone(&self.credentials);
         let checking = async move { credentials.check_password(&username, password).await };

@@ -18,11 +18,12 @@ pub fn is_navigation(head: &Head) -> bool {
     }
     let wants_html = |value: &HeaderValue| {
         let types = value.as_bytes().split(|byte| *byte == b',');
-        types.filter_map(|one| one.split(|byte| *byte == b';').next()).any(|one| {
-            one.trim_ascii().eq_ignore_ascii_case(b"text/html")
-        })
+        types
+            .filter_map(|one| one.split(|byte| *byte == b';').next())
+            .any(|one| one.trim_ascii().eq_ignore_ascii_case(b"text/html"))
     };
-    !head.headers.contains_key(header::AUTHORIZATION) && head.headers.get_all(header::ACCEPT).iter().any(wants_html)
+    !head.headers.contains_key(header::AUTHORIZATION)
+        && head.headers.get_all(header::ACCEPT).iter().any(wants_html)
 }
 
 /// Where the login page is, and where it is to lead back to. `None`: the login page itself was asked for.
@@ -84,8 +85,17 @@ mod tests {
             assert!(is_local_path(good), "{good}");
         }
         for bad in [
-            "", "a", "//evil.example", "/\\evil.example", "\\\\evil.example", "https://evil.example", "javascript:alert(1)",
-            "/a\nb", "/\t/evil.example", " /a", "/a\u{85}",
+            "",
+            "a",
+            "//evil.example",
+            "/\\evil.example",
+            "\\\\evil.example",
+            "https://evil.example",
+            "javascript:alert(1)",
+            "/a\nb",
+            "/\t/evil.example",
+            " /a",
+            "/a\u{85}",
         ] {
             assert!(!is_local_path(bad), "{bad:?}");
         }

@@ -8,8 +8,9 @@
 
 use doorward::accept::head::{Head, RequestId, Sanitiser};
 use doorward::accept::peer::Peer;
+use doorward::authenticate::lookups::Lookups;
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
-use doorward::authenticate::schemes::token::{TokenScheme, TokenSource};
+use doorward::authenticate::schemes::token::TokenScheme;
 use doorward::cache::local::{CacheSettings, CredentialKey, Fact, LocalCache, Now};
 use doorward::clock::{Clock, Monotonic, SystemClock};
 use doorward::config::{Rate, Throttle, ThrottleBy};
@@ -50,8 +51,12 @@ impl World {
         let ask = || std::future::ready(Ok::<_, Infallible>(Some(fact())));
         cache.load(key, clock.as_ref(), MINUTE, ask).await.unwrap();
         let secret = Secret::new("a deployment key");
-        let source = TokenSource::new(cache, Arc::new(store), Arc::clone(&clock), &secret);
-        Self { scheme: Arc::new(TokenScheme::new("Token", Arc::new(source))), clock, _directory: directory }
+        let lookups = Lookups::new(cache, Arc::new(store), Arc::clone(&clock), &secret);
+        Self {
+            scheme: Arc::new(TokenScheme::new("Token", &[Family::Doorward], Arc::new(lookups))),
+            clock,
+            _directory: directory,
+        }
     }
 
     /// Allocations of a look-up and of dropping its answer; whether it was a hit.

@@ -35,7 +35,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("route", "config header"),
     (
         "authenticate",
-        "accept cache clock credentials csrf header identity secret store telemetry trace",
+        "accept body cache clock credentials csrf django header identity secret store telemetry trace",
     ),
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),

@@ -10,7 +10,9 @@ use crate::authenticate::schemes::session::RenewedKeys;
 use crate::authenticate::slow::SlowSide;
 use crate::authenticate::{Authenticator, AuthenticatorOptions};
 use crate::clock::Clock;
-use crate::config::{self, BadCredentials, Config, Limits, Permission, Preflight, Route, SchemeConfig, Share};
+use crate::config::{
+    self, BadCredentials, Config, Limits, Permission, Preflight, Route, SchemeConfig, Share,
+};
 use crate::cors::Cors;
 use crate::endpoint::body::BodyReader;
 use crate::endpoint::login::Login;
@@ -137,7 +139,6 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
     ];
     let logins = Arc::new(logins(parts));
     let schemes = schemes::schemes(parts, &logins);
-    let limiting = parts.limiting;
     let planned = parts
         .config
         .routes
@@ -390,12 +391,7 @@ fn action(parts: &Parts<'_>, route: &Route, logins: &Arc<Logins>) -> Option<(Act
     })
 }
 
-fn plan(
-    parts: &Parts<'_>,
-    route: &Route,
-    schemes: &[Arc<dyn Scheme>],
-    logins: &Arc<Logins>,
-) -> Option<Plan> {
+fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], logins: &Arc<Logins>) -> Option<Plan> {
     let named = route.schemes.iter().map(|number| schemes.get(*number).map(Arc::clone));
     let options = AuthenticatorOptions {
         realm: route.realm.clone(),

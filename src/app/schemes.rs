@@ -39,7 +39,9 @@ pub(in crate::app) fn schemes(parts: &Parts<'_>, logins: &Arc<Logins>) -> Vec<Ar
                 let families: Vec<Family> = families.iter().map(|name| family(*name)).collect();
                 Arc::new(TokenScheme::new(keyword, &families, Arc::clone(&lookups)))
             }
-            (None, SchemeConfig::Basic { realm }) => Arc::new(BasicScheme::new(realm, Arc::clone(&passwords))),
+            (None, SchemeConfig::Basic { realm }) => {
+                Arc::new(BasicScheme::new(realm, Arc::clone(&passwords)))
+            }
             (None, SchemeConfig::Session(config)) => {
                 Arc::new(SessionScheme::new(Arc::new(session_settings(config)), Arc::clone(&sessions)))
             }
@@ -77,7 +79,11 @@ pub(in crate::app) fn session_settings(config: &SessionConfig) -> SessionSetting
         csrf_age: csrf.age,
         csrf: csrf::Settings {
             // The configuration has checked them.
-            trusted_origins: csrf.trusted_origins.iter().filter_map(|o| TrustedOrigin::parse(o).ok()).collect(),
+            trusted_origins: csrf
+                .trusted_origins
+                .iter()
+                .filter_map(|o| TrustedOrigin::parse(o).ok())
+                .collect(),
             cookie_domain: domain.clone(),
             header: csrf.header.clone(),
             use_sessions: csrf.in_session,
@@ -114,10 +120,11 @@ pub(in crate::app) fn needs_sessions(config: &Config) -> bool {
 
 /// Whether keys of DRF are asked for at all.
 pub(in crate::app) fn needs_keys(config: &Config) -> bool {
-    let is_asked = |number: &usize| match config.authentication.schemes.get(*number).map(|scheme| &scheme.kind) {
-        Some(SchemeConfig::Token { families, .. }) => families.contains(&TokenFamily::Authtoken),
-        _ => false,
-    };
+    let is_asked =
+        |number: &usize| match config.authentication.schemes.get(*number).map(|scheme| &scheme.kind) {
+            Some(SchemeConfig::Token { families, .. }) => families.contains(&TokenFamily::Authtoken),
+            _ => false,
+        };
     config.routes.iter().any(|route| {
         matches!(route.action, config::Action::ObtainToken { family: TokenFamily::Authtoken })
             || route.schemes.iter().any(is_asked)

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Opens it: our own, or Django's with ours beside it.
-pub(in crate::app) async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Store>, AppError> {
+pub(in crate::app) async fn open(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Store>, AppError> {
     let options = SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() };
     let StoreUrl::Sqlite(path) = &config.store.url;
     let Layout::Django(django) = &config.store.layout else {

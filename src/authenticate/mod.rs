@@ -100,7 +100,8 @@ impl Authenticator {
             challenge = Some(any.unwrap_or(HeaderValue::from_static("Session")));
         }
         let explicit_first = options.explicit_credentials_first.then(|| {
-            let is_cookie = |place: &usize| schemes.get(*place).is_some_and(|s| s.kind() == SchemeKind::Session);
+            let is_cookie =
+                |place: &usize| schemes.get(*place).is_some_and(|s| s.kind() == SchemeKind::Session);
             let (cookies, explicit): (Vec<_>, Vec<_>) = (0..schemes.len()).partition(is_cookie);
             explicit.into_iter().chain(cookies).collect()
         });
@@ -109,7 +110,8 @@ impl Authenticator {
 
     /// The schemes in the order in which they are asked, each with its place in the route's list.
     fn order(&self, head: &Head) -> impl Iterator<Item = (usize, &Arc<dyn Scheme>)> {
-        let order = self.explicit_first.as_deref().filter(|_| head.headers.contains_key(header::AUTHORIZATION));
+        let order =
+            self.explicit_first.as_deref().filter(|_| head.headers.contains_key(header::AUTHORIZATION));
         (0..self.schemes.len()).filter_map(move |number| {
             let place = order.map_or(Some(number), |order| order.get(number).copied())?;
             Some((place, self.schemes.get(place)?))

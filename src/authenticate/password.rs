@@ -24,7 +24,8 @@ pub enum NotChecked {
 }
 
 /// The answer, some time later.
-pub type Checking<'a> = Pin<Box<dyn Future<Output = Result<Option<UserWithPassword>, NotChecked>> + Send + 'a>>;
+pub type Checking<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<UserWithPassword>, NotChecked>> + Send + 'a>>;
 
 /// Checks passwords: counted before, delayed, and bounded.
 pub trait CheckPassword: Debug + Send + Sync {

@@ -18,8 +18,8 @@ use crate::identity::{CredentialId, SchemeKind};
 use crate::secret::Secret;
 use crate::trace::{AnsweredBy, ThrottleState};
 use bytes::Bytes;
-use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -231,7 +231,8 @@ impl Effects {
 
 /// Whether an answer says so already (RFC 9110 section 12.5.5).
 fn varies_by_cookie(headers: &HeaderMap) -> bool {
-    let names = headers.get_all(header::VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let names =
+        headers.get_all(header::VARY).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"cookie") || name == b"*")
 }
 

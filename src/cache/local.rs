@@ -501,8 +501,11 @@ impl LocalCache {
 
     /// Whether the last proof is at most this long ago. What is proved for all entries is not for those in doubt.
     fn is_within(&self, known: &Known, now: Monotonic, bound: Duration) -> bool {
-        let proved =
-            if self.is_doubted(known) { Monotonic(0) } else { Monotonic(self.proved.load(Ordering::Acquire)) };
+        let proved = if self.is_doubted(known) {
+            Monotonic(0)
+        } else {
+            Monotonic(self.proved.load(Ordering::Acquire))
+        };
         now < known.confirmed.max(proved).plus(bound)
     }
 

@@ -267,7 +267,8 @@ async fn revoke_keys(credentials: &Credentials) -> Result<usize, Failure> {
             None => Err(CredentialsError::NoSuchToken),
         };
         match revoked {
-            Ok(id) => say(&format!("Revoked token {id}"))?,
+            Ok(Some(id)) => say(&format!("Revoked token {id}"))?,
+            Ok(None) => say(&format!("Revoked the key of line {number}"))?,
             Err(CredentialsError::NoSuchToken) => {
                 tell(&format!("line {number}: there is no such token"));
                 unknown += 1;

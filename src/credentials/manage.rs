@@ -1,11 +1,11 @@
 //! The acts of commands: lists, and changes of several things that happen together.
 
-use crate::cache::local::Invalidation;
+use crate::cache::local::{CredentialKey, Invalidation};
 use crate::clock::UnixSeconds;
 use crate::credentials::{
     Credentials, CredentialsError, IMPORTED_KEY_BYTES_MIN, TOKEN_BYTES, after, check_token_name, random,
 };
-use crate::identity::{CredentialId, Digest, UserId};
+use crate::identity::{CredentialId, Digest, Family, UserId};
 use crate::secret::Secret;
 use crate::store::manage::{
     Account, BatchToken, Group, Progress, TokenBatch, TokenPage, TokenPlace, UserUpdate,
@@ -216,14 +216,18 @@ impl Credentials {
         Ok(deleted.len())
     }
 
-    /// Voids the token with this key; yields its id.
+    /// Voids the token with this key; yields its id, `None` for one of an adopted table, which has none there.
     ///
     /// # Errors
     /// If there is no such token, or the store cannot be written.
-    pub async fn revoke_key(&self, key: &Secret) -> Result<CredentialId, CredentialsError> {
-        let found = self.store.find_token(Digest::of(key.expose())).await?;
-        let id = found.ok_or(CredentialsError::NoSuchToken)?.id;
-        self.revoke_token(id).await.map(|()| id)
+    pub async fn revoke_key(&self, key: &Secret) -> Result<Option<CredentialId>, CredentialsError> {
+        let digest = Digest::of(key.expose());
+        if let Some(found) = self.store.find_token(digest).await? {
+            return self.revoke_token(found.id).await.map(|()| Some(found.id));
+        }
+        let is_deleted = self.store.delete_key(key.clone()).await?;
+        self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family: Family::Authtoken }));
+        if is_deleted { Ok(None) } else { Err(CredentialsError::NoSuchToken) }
     }
 
     /// Those of these digests whose tokens are stored already.

@@ -379,7 +379,11 @@ impl Credentials {
             }
             Ok(false) => found,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, user.id = id.0, "password not recoded");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    user.id = id.0,
+                    "password not recoded"
+                );
                 found
             }
         }

@@ -5,6 +5,7 @@ use crate::clock::UnixSeconds;
 use crate::credentials::{Credentials, CredentialsError, after, check_username};
 use crate::django;
 use crate::identity::{Digest, Family, User};
+use crate::password;
 use crate::secret::Secret;
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, Visit};
 use crate::store::{KeyRequest, NewUser};
@@ -126,16 +127,6 @@ impl Credentials {
         Ok(key)
     }
 
-    /// Deletes a key of DRF's: when this returns, no later request of this process passes with it.
-    ///
-    /// # Errors
-    /// If there is none, or the store cannot be written.
-    pub async fn revoke_key(&self, key: Secret) -> Result<(), CredentialsError> {
-        let deleted = self.metrics.measure("delete-key", self.store.delete_key(key.clone())).await?;
-        self.invalidate(&key, Family::Authtoken);
-        if deleted { Ok(()) } else { Err(CredentialsError::NoSuchToken) }
-    }
-
     /// Adds a user whom a trusted peer vouches for, and who has no password.
     ///
     /// # Errors
@@ -144,7 +135,7 @@ impl Credentials {
         check_username(username)?;
         let user = NewUser {
             username: username.to_owned(),
-            password: self.passwords.unusable()?,
+            password: password::unusable()?,
             email: String::new(),
             is_staff: false,
             groups: Vec::new(),

@@ -100,7 +100,7 @@ impl Login {
         status: StatusCode,
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
-        let next = login_input::query_value(head.target.query().unwrap_or_default(), "next");
+        let next = login_input::next_of(head.target.query());
         let shown = Shown { next: next.as_deref().unwrap_or_default(), ..Shown::default() };
         self.page(head, status, &shown, effects).await
     }
@@ -175,10 +175,16 @@ impl Login {
             (Some(username), Some(password)) if !password.expose().is_empty() => {
                 (login_input::normal_username(username), password.clone())
             }
-            _ => return self.refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace).await,
+            _ => {
+                return self
+                    .refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace)
+                    .await;
+            }
         };
         if username.is_empty() {
-            return self.refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace).await;
+            return self
+                .refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace)
+                .await;
         }
         let checked = self.logins.check_password(head.client.address, username, password).await;
         let user = match checked {
@@ -228,7 +234,7 @@ impl Login {
             let body = json!({ "user": &*user.username, "scheme": "Session", "expires": session.expires.0 });
             return own_answer(StatusCode::OK, Bytes::from(body.to_string()), head.request_id);
         }
-        let query = login_input::query_value(head.target.query().unwrap_or_default(), "next");
+        let query = login_input::next_of(head.target.query());
         let next = form.next.as_deref().or(query.as_deref()).filter(|next| is_local_path(next));
         redirect(head, next.unwrap_or(&self.redirect))
     }
@@ -248,7 +254,7 @@ impl Login {
         }
         trace.reason = told.reason();
         let next = form.next.as_deref().unwrap_or_default();
-        let username = form.username.as_deref().map(String::as_str).unwrap_or_default();
+        let username = form.username.as_deref().unwrap_or_default();
         let shown = Shown { next, username, errors };
         self.page(head, StatusCode::OK, &shown, effects).await
     }

@@ -101,7 +101,7 @@ impl Logout {
             answer.headers_mut().remove(header::CONTENT_TYPE);
             return Ok(answer);
         }
-        let query = login_input::query_value(head.target.query().unwrap_or_default(), "next");
+        let query = login_input::next_of(head.target.query());
         let next = form.next.as_deref().or(query.as_deref()).filter(|next| is_local_path(next));
         Ok(redirect(head, next.unwrap_or(&self.redirect)))
     }

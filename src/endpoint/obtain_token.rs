@@ -85,9 +85,7 @@ impl ObtainToken {
             Ok(Obtained::Description) => {
                 own_answer(StatusCode::OK, Bytes::from_static(DESCRIPTION.as_bytes()), head.request_id)
             }
-            Err(refused) => {
-                refused.answer(head, trace)
-            }
+            Err(refused) => refused.answer(head, trace),
         };
         finished(answer)
     }

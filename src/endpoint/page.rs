@@ -9,38 +9,42 @@ use http::{HeaderValue, Response, StatusCode, header};
 /// The page that asks for a name and a password.
 #[derive(Debug, Template)]
 #[template(path = "login.html")]
-pub struct LoginPage<'a> {
+pub(in crate::endpoint) struct LoginPage<'a> {
     /// Against forged requests.
-    pub csrf_token: &'a str,
+    pub(in crate::endpoint) csrf_token: &'a str,
     /// Where to go afterwards; empty: the usual place.
-    pub next: &'a str,
+    pub(in crate::endpoint) next: &'a str,
     /// What was typed in before.
-    pub username: &'a str,
+    pub(in crate::endpoint) username: &'a str,
     /// What is wrong.
-    pub errors: &'a [&'a str],
+    pub(in crate::endpoint) errors: &'a [&'a str],
     /// The style, of which the policy has the digest.
-    pub style: &'a str,
+    pub(in crate::endpoint) style: &'a str,
 }
 
 /// A page that says one thing.
 #[derive(Debug, Template)]
 #[template(path = "message.html")]
-pub struct MessagePage<'a> {
+pub(in crate::endpoint) struct MessagePage<'a> {
     /// What it is about.
-    pub title: &'a str,
+    pub(in crate::endpoint) title: &'a str,
     /// What there is to say.
-    pub text: &'a str,
+    pub(in crate::endpoint) text: &'a str,
     /// Why; may be empty.
-    pub reason: &'a str,
+    pub(in crate::endpoint) reason: &'a str,
     /// The style.
-    pub style: &'a str,
+    pub(in crate::endpoint) style: &'a str,
 }
 
 /// All of it; has no `<`.
-pub const STYLE: &str = include_str!("../../templates/page.css");
+pub(in crate::endpoint) const STYLE: &str = include_str!("../../templates/page.css");
 
 /// An answer with a page.
-pub fn html(status: StatusCode, page: &impl Template, request_id: RequestId) -> Response<Body> {
+pub(in crate::endpoint) fn html(
+    status: StatusCode,
+    page: &impl Template,
+    request_id: RequestId,
+) -> Response<Body> {
     // Rendering fails only if writing to memory does.
     let text = page.render().unwrap_or_default();
     let mut answer = Response::new(Body::own(Bytes::from(text)));

@@ -14,7 +14,9 @@ const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// Answers a request.
 pub fn answer(admitted: &Admitted, head: &Head, trace: &mut Trace) -> Response<Body> {
     let (status, json) = match head.method {
-        Method::GET | Method::HEAD | Method::OPTIONS => (StatusCode::OK, Bytes::from(description(admitted).to_string())),
+        Method::GET | Method::HEAD | Method::OPTIONS => {
+            (StatusCode::OK, Bytes::from(description(admitted).to_string()))
+        }
         _ => {
             trace.reason = Reason::MethodNotAllowed;
             let text = format!("Method \"{}\" not allowed.", head.method);

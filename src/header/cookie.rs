@@ -29,7 +29,8 @@ pub fn remove(headers: &mut HeaderMap, names: &[&str]) {
         return;
     }
     let fields = headers.get_all(header::COOKIE).iter();
-    let left: Vec<HeaderValue> = fields.filter_map(|field| without(field, names)).map(Cow::into_owned).collect();
+    let left: Vec<HeaderValue> =
+        fields.filter_map(|field| without(field, names)).map(Cow::into_owned).collect();
     headers.remove(header::COOKIE);
     for field in left {
         headers.append(header::COOKIE, field);

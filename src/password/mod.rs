@@ -12,7 +12,7 @@ mod own;
 
 use crate::password::argon2::Memory;
 use crate::password::check::Check;
-use crate::secret::Secret;
+use crate::secret::{NoRandomness, Secret};
 use crate::telemetry::metrics::PasswordMetrics;
 use parking_lot::Mutex;
 use std::io;
@@ -173,6 +173,19 @@ impl Passwords {
         })?;
         waiting.await.map_err(|_| PasswordError::Failed)
     }
+}
+
+/// What Django stores for who has no password.
+///
+/// # Errors
+/// If the system gives no randomness.
+pub fn unusable() -> Result<Secret, NoRandomness> {
+    django::unusable()
+}
+
+/// Whether Django would replace a hash that matched by a new one.
+pub fn needs_django_rehash(encoded: &Secret) -> bool {
+    django::needs_rehash(encoded)
 }
 
 /// Whether a hash that matched should be replaced by a new one: other costs than ours, or not ours at all.

@@ -109,7 +109,7 @@ impl Report {
             Ok(Exposed::Key(id, key)) => {
                 self.tell(id, true);
                 if let Some(credentials) = &self.revokes {
-                    self.revoked(id, credentials.revoke_key(key)).await;
+                    self.revoked(id, async { credentials.revoke_key(&key).await.map(drop) }).await;
                 }
             }
             Ok(Exposed::Unknown(id)) => self.tell(id, false),
@@ -132,7 +132,11 @@ impl Report {
         );
     }
 
-    async fn revoked(&self, id: CredentialId, act: impl Future<Output = Result<(), CredentialsError>> + Send) {
+    async fn revoked(
+        &self,
+        id: CredentialId,
+        act: impl Future<Output = Result<(), CredentialsError>> + Send,
+    ) {
         let request_id = self.request_id.as_str();
         match tokio::time::timeout(TIME_MAX, act).await {
             // Sent twice, or revoked by somebody else meanwhile.

@@ -190,9 +190,7 @@ impl Rejection {
                 Verdict::unavailable(Reason::StoreUnavailable)
             }
             Self::Authenticate(AuthenticateError::Busy) => Verdict::unavailable(Reason::StoreBusy),
-            Self::Authenticate(AuthenticateError::PasswordBusy) => {
-                Verdict::unavailable(Reason::PasswordBusy)
-            }
+            Self::Authenticate(AuthenticateError::PasswordBusy) => Verdict::unavailable(Reason::PasswordBusy),
             Self::Authenticate(AuthenticateError::TooManyAttempts(too_many)) => {
                 let seconds = whole_seconds(too_many.wait);
                 Verdict {

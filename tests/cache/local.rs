@@ -75,7 +75,12 @@ impl Bench {
         let key = key(number);
         let ask = || async move {
             let found = self.store.find_token(key.digest).await?;
-            let fact = found.map(|token| Fact { id: token.id, expires: token.expires, user: token.user, csrf_secret: None });
+            let fact = found.map(|token| Fact {
+                id: token.id,
+                expires: token.expires,
+                user: token.user,
+                csrf_secret: None,
+            });
             Ok::<_, StoreError>(fact)
         };
         match self.cache.load(key, &self.clock, self.stale, ask).await {

@@ -126,7 +126,8 @@ impl Subject for Guarded {
         let ask = || async {
             let (version, of_user) = model.look_up(token).await;
             let user = user(i64::try_from(token % USERS).unwrap(), of_user);
-            let fact = Fact { id: CredentialId(version.cast_unsigned()), expires: None, user, csrf_secret: None };
+            let fact =
+                Fact { id: CredentialId(version.cast_unsigned()), expires: None, user, csrf_secret: None };
             Ok::<_, Infallible>(Some(fact).filter(|_| is_there(version)))
         };
         match self.cache.load(key(token), &self.clock, Duration::ZERO, ask).await {

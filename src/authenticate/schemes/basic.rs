@@ -122,7 +122,10 @@ impl Scheme for BasicScheme {
     fn challenge(&self, realm: Option<&str>) -> Option<HeaderValue> {
         let text = format!("Basic realm=\"{}\"", realm.unwrap_or(&self.realm));
         // The configuration has checked the realm.
-        Some(HeaderValue::from_bytes(text.as_bytes()).unwrap_or(HeaderValue::from_static("Basic realm=\"api\"")))
+        Some(
+            HeaderValue::from_bytes(text.as_bytes())
+                .unwrap_or(HeaderValue::from_static("Basic realm=\"api\"")),
+        )
     }
 
     fn recall(&self, head: &Head, context: &Context, _: &mut Effects) -> Recall {

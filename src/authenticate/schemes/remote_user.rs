@@ -102,7 +102,12 @@ impl RemoteUsers {
             if found.is_none() && self.creates && self.create(&name).await? {
                 found = find().await?;
             }
-            Ok::<_, StoreError>(found.map(|found| Fact { id, expires: None, user: found.user, csrf_secret: None }))
+            Ok::<_, StoreError>(found.map(|found| Fact {
+                id,
+                expires: None,
+                user: found.user,
+                csrf_secret: None,
+            }))
         };
         let loaded = cache.load(key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
         let verdict = match loaded {

@@ -9,9 +9,11 @@ use crate::authenticate::lookups::Lookups;
 use crate::authenticate::scheme::{
     Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
+use crate::body;
 use crate::cache::local::{self, CredentialKey, Fact, Found, Known, Loaded, Nothing, Now};
 use crate::clock::{Monotonic, UnixSeconds};
 use crate::credentials::{Credentials, CredentialsError};
+use crate::csrf::form::Field;
 use crate::csrf::{self, CsrfSecret, NextStep, Reason, Source, form};
 use crate::header::cookie::cookie;
 use crate::header::joined::joined;
@@ -71,7 +73,12 @@ impl SessionSettings {
     }
 
     /// The cookie of a session that ends at `expires`.
-    pub fn session_cookie<'a>(&'a self, key: &'a str, now: UnixSeconds, expires: UnixSeconds) -> SetCookie<'a> {
+    pub fn session_cookie<'a>(
+        &'a self,
+        key: &'a str,
+        now: UnixSeconds,
+        expires: UnixSeconds,
+    ) -> SetCookie<'a> {
         SetCookie {
             name: &self.cookie,
             value: key,
@@ -90,7 +97,9 @@ impl SessionSettings {
             value: "",
             ends: Some((0, 0)),
             domain: self.domain.as_deref(),
-            secure: self.same_site == "None" || self.cookie.starts_with("__Secure-") || self.cookie.starts_with("__Host-"),
+            secure: self.same_site == "None"
+                || self.cookie.starts_with("__Secure-")
+                || self.cookie.starts_with("__Host-"),
             http_only: false,
             same_site: self.same_site,
         }
@@ -259,18 +268,29 @@ impl SessionScheme {
         } else {
             cookie(&head.headers, &self.settings.csrf_cookie)
         };
-        let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        let is_form = form::is_form(content_type);
-        let (expected, field) = match (settings.check_cookie(&head.method, stored.as_deref(), is_form)?, body) {
+        let content_type =
+            head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let is_form = body::is_form(content_type);
+        let (expected, field) = match (settings.check_cookie(&head.method, stored.as_deref(), is_form)?, body)
+        {
             (NextStep::NeedsHead(expected), _) => (expected, None),
             (NextStep::NeedsBody(_), None) => return Ok(Check::NeedsBody { bytes_max: FORM_BYTES_MAX }),
             (NextStep::NeedsBody(expected), Some(prefix)) => {
-                (expected, form::token(content_type, prefix, prefix.len() < FORM_BYTES_MAX).into_value())
+                let is_whole = prefix.len() < FORM_BYTES_MAX;
+                (expected, form_token(content_type, prefix, is_whole))
             }
         };
         let header = joined(&head.headers, &settings.header);
         expected.check_token(settings, field.as_deref(), header.as_deref())?;
         Ok(Check::Pass)
+    }
+}
+
+/// The token in a form. What cannot be read is the upstream's to refuse: the header counts then.
+fn form_token(content_type: &[u8], prefix: &[u8], is_whole: bool) -> Option<Vec<u8>> {
+    match form::token(content_type, prefix, is_whole) {
+        Field::Value(value) => Some(value),
+        Field::Absent | Field::NotAForm | Field::Unreadable(_) => None,
     }
 }
 
@@ -348,7 +368,12 @@ impl Sessions {
         cache.load(cache_key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
     }
 
-    async fn find(&self, key: &Secret, cache_key: CredentialKey, age_seconds: i64) -> Result<Found, StoreError> {
+    async fn find(
+        &self,
+        key: &Secret,
+        cache_key: CredentialKey,
+        age_seconds: i64,
+    ) -> Result<Found, StoreError> {
         let Lookups { store, clock, metrics, .. } = &*self.lookups;
         let found = metrics.measure("find-session", store.find_session(key.clone(), clock.unix())).await?;
         let found = match found {

@@ -3,10 +3,10 @@
 //! The texts say "token" whatever the keyword is: clients compare them.
 
 use crate::accept::head::Head;
+use crate::authenticate::lookups::Lookups;
 use crate::authenticate::scheme::{
     Context, Effects, Exposed, Identity, Naming, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
-use crate::authenticate::lookups::Lookups;
 use crate::cache::local::{self, CredentialKey, Fact, Known, Loaded, Now};
 use crate::cache::uses::Mark;
 use crate::header::authorization::{self, Words};

@@ -3,8 +3,11 @@
 //!
 //! Without I/O; the body itself is read by [`body`](crate::body).
 
+mod form;
 #[cfg(test)]
 mod tests;
+
+pub use form::{Form, form, next_of, normal_username};
 
 use crate::body::json::Document;
 use crate::body::{Body, Extent, Field, Fields, Given, ReadError, Text};

@@ -39,7 +39,8 @@ impl KeyStore for Django {
             if user.map_err(not_written)?.is_none() {
                 return Ok(None);
             }
-            let query = sqlx::query_scalar::<_, String>(safe(&self.statements.key_of_user)).bind(wanted.user.0);
+            let query =
+                sqlx::query_scalar::<_, String>(safe(&self.statements.key_of_user)).bind(wanted.user.0);
             if let Some(key) = query.fetch_optional(&mut *write).await.map_err(not_written)? {
                 return Ok(Some(Secret::new(key)));
             }

@@ -80,7 +80,8 @@ impl Django {
         let users = (&*self.settings.user.table, probe_users.clone());
         let groups = probe_groups.as_ref().map(|probe| ("auth_group", probe.clone()));
         let keys = self.settings.needs_keys.then(|| ("authtoken_token", Statement::from(PROBE_KEYS)));
-        let sessions = self.settings.needs_sessions.then(|| ("django_session", Statement::from(PROBE_SESSIONS)));
+        let sessions =
+            self.settings.needs_sessions.then(|| ("django_session", Statement::from(PROBE_SESSIONS)));
         for (table, probe) in [Some(users), groups, keys, sessions].into_iter().flatten() {
             let read = sqlx::query(AssertSqlSafe(probe)).fetch_all(&self.pools.readers).await;
             match read {

@@ -53,7 +53,9 @@ impl Django {
         let query = sqlx::query_as::<_, SessionRow>(FIND_SESSION).bind(key.to_owned()).bind(datetime(now));
         let row = query.fetch_optional(&mut *connection).await?;
         let Some(row) = row.filter(|row| row.session_key == key) else { return Ok(Read::absent()) };
-        let Some((expires, _)) = django::parse_datetime(&row.expire_date) else { return Ok(Read::nobody(None)) };
+        let Some((expires, _)) = django::parse_datetime(&row.expire_date) else {
+            return Ok(Read::nobody(None));
+        };
         let Some(session) = django::decode(&row.session_data, &self.settings.keys) else {
             return Ok(Read::nobody(None));
         };
@@ -123,7 +125,8 @@ impl SessionStore for Django {
     fn insert_session(&self, new: NewSession) -> StoreFuture<'_, bool> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
-            let user = self.unchanged(&mut write, new.user, new.password_version).await.map_err(not_written)?;
+            let user =
+                self.unchanged(&mut write, new.user, new.password_version).await.map_err(not_written)?;
             let Some(user) = user else { return Ok(false) };
             let mut session = Session::default();
             if let Some(old) = new.old.as_ref().and_then(text) {
@@ -133,9 +136,11 @@ impl SessionStore for Django {
                     FoundSession::Void => true,
                     FoundSession::Absent | FoundSession::Nobody { .. } | FoundSession::Outdated => false,
                 };
-                let names_another = read.session.as_ref().and_then(Session::user_id).is_some_and(|id| {
-                    id != new.user.0.to_string()
-                });
+                let names_another = read
+                    .session
+                    .as_ref()
+                    .and_then(Session::user_id)
+                    .is_some_and(|id| id != new.user.0.to_string());
                 session = read.session.filter(|_| !is_others && !names_another).unwrap_or_default();
                 delete(&mut write, old).await?;
             }
@@ -207,7 +212,8 @@ impl SessionStore for Django {
             let Renewal { key, new, now, age_seconds } = renewal;
             let (Some(old), Some(new)) = (text(&key), text(&new)) else { return Err(not_text()) };
             let mut write = self.pools.write().await?;
-            let Read { session, found } = self.read_session(&mut write, old, now).await.map_err(not_written)?;
+            let Read { session, found } =
+                self.read_session(&mut write, old, now).await.map_err(not_written)?;
             let (Some(mut session), FoundSession::Outdated) = (session, &found) else {
                 return Ok(Renewed::Unchanged(found));
             };

@@ -120,7 +120,8 @@ impl Statements {
 /// `last_login` may be missing. A user table of another shape may refuse it.
 fn insert_user(table: &UserTable) -> String {
     let is_djangos = table.table == "auth_user";
-    let given = [Some(&table.username), Some(&table.password), table.is_active.as_ref(), table.is_staff.as_ref()];
+    let given =
+        [Some(&table.username), Some(&table.password), table.is_active.as_ref(), table.is_staff.as_ref()];
     let mut names: Vec<String> = given.into_iter().flatten().map(|name| quoted(name)).collect();
     let mut values: Vec<&str> = vec!["?1", "?2"];
     values.extend(table.is_active.as_ref().map(|_| "1"));

@@ -80,7 +80,8 @@ impl UserStore for Django {
     fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>> {
         let username = username.to_owned();
         Box::pin(self.pools.read(async move {
-            let query = sqlx::query_as::<_, UserRow>(safe(&self.statements.user_by_name)).bind(username.clone());
+            let query =
+                sqlx::query_as::<_, UserRow>(safe(&self.statements.user_by_name)).bind(username.clone());
             let row = query.fetch_optional(&self.pools.readers).await?;
             row.filter(|row| row.username == username).map(UserRow::into_user).transpose()
         }))

@@ -182,7 +182,8 @@ impl ManageTokens for Sqlite {
         Box::pin(self.pools.read(async move {
             let names: Vec<String> = digests.iter().map(hex).collect();
             let names = serde_json::Value::from(names).to_string();
-            let taken: Vec<Vec<u8>> = sqlx::query_scalar(TAKEN).bind(names).fetch_all(&self.pools.readers).await?;
+            let taken: Vec<Vec<u8>> =
+                sqlx::query_scalar(TAKEN).bind(names).fetch_all(&self.pools.readers).await?;
             Ok(taken.into_iter().filter_map(|digest| digest.try_into().ok()).map(Digest).collect())
         }))
     }

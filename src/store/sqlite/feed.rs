@@ -104,7 +104,10 @@ pub(in crate::store) struct DataVersion {
 }
 
 impl DataVersion {
-    pub(super) async fn open(connect: &SqliteConnectOptions, read_wait: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        connect: &SqliteConnectOptions,
+        read_wait: Duration,
+    ) -> Result<Self, StoreError> {
         let mut connection = connect.connect().await.map_err(unavailable)?;
         let version = version(&mut connection).await.map_err(unavailable)?;
         Ok(Self { connection, version, read_wait })

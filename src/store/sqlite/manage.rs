@@ -83,7 +83,8 @@ impl ManageUsers for Sqlite {
     fn user_ids(&self, usernames: Vec<String>) -> StoreFuture<'_, Vec<(String, UserId)>> {
         Box::pin(self.pools.read(async move {
             let names = serde_json::Value::from(usernames).to_string();
-            let rows = sqlx::query_as::<_, (String, i64)>(IDS).bind(names).fetch_all(&self.pools.readers).await?;
+            let rows =
+                sqlx::query_as::<_, (String, i64)>(IDS).bind(names).fetch_all(&self.pools.readers).await?;
             Ok(rows.into_iter().map(|(name, id)| (name, UserId(id))).collect())
         }))
     }

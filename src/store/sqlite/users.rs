@@ -191,7 +191,8 @@ impl UserStore for Sqlite {
 /// What a mirrored user has for a password: no hash, and told apart from users of the own layout by it.
 const MIRRORED: &str = "!mirrored";
 /// A name that somebody else had is not in the way: names change, ids do not.
-const FREE_NAME: &str = "UPDATE user SET username = username || ' (was ' || id || ')' WHERE username = ?1 AND id <> ?2";
+const FREE_NAME: &str =
+    "UPDATE user SET username = username || ' (was ' || id || ')' WHERE username = ?1 AND id <> ?2";
 const MIRROR: &str = "INSERT INTO user (id, username, password, email, password_version, created_at)
     VALUES (?1, ?2, ?3, '', ?4, 0)
     ON CONFLICT (id) DO UPDATE SET username = excluded.username, password_version = excluded.password_version
