@@ -11,12 +11,14 @@ const SESSION_SALT: &[u8] = b"django.contrib.sessions.SessionStoresigner";
 const AUTH_HASH_SALT: &[u8] = b"django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash";
 
 /// What `SECRET_KEY` and `SECRET_KEY_FALLBACKS` are used for.
+#[derive(Clone)]
 pub struct Keys {
     current: Pair,
     fallbacks: Vec<Pair>,
 }
 
 /// The keys made of one secret.
+#[derive(Clone)]
 struct Pair {
     session: hmac::Key,
     auth_hash: hmac::Key,

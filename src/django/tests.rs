@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 const VECTORS: &str = include_str!("../../tests/vectors/django_sessions.jsonl");
+const FIXTURE: &str = include_str!("../../tests/conformance/fixture.json");
 
 fn vectors(kind: &str) -> Vec<Value> {
     let lines = VECTORS.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -48,6 +49,27 @@ fn sessions_of_django_are_read() {
         assert_eq!(session.to_json(), expected.to_json(), "{vector}");
         assert_eq!(stored.starts_with('.'), vector["is_compressed"] == true);
         assert_eq!(decode(stored, &current).is_none(), vector["is_fallback"] == true, "{vector}");
+    }
+}
+
+#[test]
+fn sessions_of_the_recorded_site_are_read_as_recorded() {
+    let fixture: Value = serde_json::from_str(FIXTURE).unwrap();
+    let fallbacks = fixture["secret_key_fallbacks"].as_array().unwrap();
+    let fallbacks: Vec<Secret> = fallbacks.iter().map(|key| secret(key.as_str().unwrap())).collect();
+    let keys = Keys::new(&secret(text(&fixture, "secret_key")), &fallbacks);
+    // What cannot be read has no data there, or data that were signed otherwise.
+    let unreadable = ["empty", "wrongkey", "wrongsalt", "tampered", "tampered_sig", "garbage", "notjson"];
+    for (name, session) in fixture["sessions"].as_object().unwrap() {
+        let read = decode(text(session, "session_data"), &keys);
+        if name == "empty" {
+            assert!(read.unwrap().is_empty());
+        } else if unreadable.contains(&name.as_str()) {
+            assert!(read.is_none(), "{name}");
+        } else {
+            let read: Value = serde_json::from_str(&read.unwrap().to_json()).unwrap();
+            assert_eq!(read, session["data"], "{name}");
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The same question, the same answer: cases recorded from a real Django REST framework site, replayed.
 //!
-//! The files of cases are what Django 5.2 with DRF 3.18 answered, byte for byte, and are never edited by hand; what
-//! cannot be the same behind a gateway is left out in [`SETS`], with the reason. `fixture.json` has the users, passwords
+//! With Django's own database by `scripts/conformance`; `README.md` says what is compared. And here, with users and
+//! tokens in doorward's own tables: the files of cases in `own/` are what Django 5.2 with DRF 3.18 answered, byte for byte, and are never edited by hand; what
+//! cannot be the same behind a gateway is left out in [`SETS`], with the reason. `own/fixture.json` has the users, passwords
 //! and tokens that the cases name.
 //!
 //! Of `obtain.*` these are not in the file: `creates`, since Django's token is one for ever and each of ours is new and
@@ -35,7 +36,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Duration;
 
-const FIXTURE: &str = include_str!("fixture.json");
+const FIXTURE: &str = include_str!("own/fixture.json");
 const HOST: &str = "api.example.test";
 
 /// A file of cases.
@@ -51,10 +52,15 @@ struct Set {
 
 const SETS: &[Set] = &[
     // The gateway's own answers have no `Allow`: it does not know the upstream's methods.
-    Set { cases: include_str!("cases.jsonl"), count: 42, skip: &["Allow"], has_new_tokens: false },
+    Set { cases: include_str!("own/token.jsonl"), count: 42, skip: &["Allow"], has_new_tokens: false },
     // `Vary: Cookie` came from the site's middleware for sessions; here no cookie is looked at.
-    Set { cases: include_str!("obtain.jsonl"), count: 40, skip: &["Vary"], has_new_tokens: true },
-    Set { cases: include_str!("throttle.jsonl"), count: 9, skip: &["Allow", "Vary"], has_new_tokens: true },
+    Set { cases: include_str!("own/obtain.jsonl"), count: 40, skip: &["Vary"], has_new_tokens: true },
+    Set {
+        cases: include_str!("own/throttle.jsonl"),
+        count: 9,
+        skip: &["Allow", "Vary"],
+        has_new_tokens: true,
+    },
 ];
 
 /// Views that give tokens for passwords: path, and further lines of the route.
