@@ -15,7 +15,7 @@ use crate::config::Permission;
 use crate::cors::{self, Cors};
 use crate::endpoint::login::Login;
 use crate::endpoint::logout::Logout;
-use crate::endpoint::obtain_token::ObtainToken;
+use crate::endpoint::obtain_token::{self, ObtainToken};
 use crate::endpoint::whoami;
 use crate::forward::{Forwarder, forward};
 use crate::navigation;
@@ -280,6 +280,10 @@ impl Gateway {
             headers.remove(header::WWW_AUTHENTICATE);
             headers.insert(header::LOCATION, location);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(Action::ObtainToken(_)) = plan.map(|plan| &plan.action) {
+            // DRF names the methods in every answer.
+            answer.headers_mut().insert(header::ALLOW, obtain_token::ALLOW);
         }
         if plan.is_some_and(|plan| !matches!(plan.action, Action::Forward(_))) {
             // Whatever this route answers is about credentials, and nobody else's.

@@ -295,7 +295,9 @@ impl Reach {
         let permission = raw.permission.as_ref().map(Spanned::span);
         let span = schemes.or(permission).unwrap_or_else(|| name.span());
         let fault = Fault::new(format!("nobody can pass route {}: it has no schemes", quote(name.get_ref())));
-        problems.error(&span, fault.help("write schemes = [\"token\"], or permission = \"anyone\""));
+        let fault = fault.help("write schemes = [\"token\"], or permission = \"anyone\"");
+        // Whoever wrote that there are none may mean it: DRF answers 403 there.
+        if raw.schemes.is_some() { problems.warn(&span, fault) } else { problems.error(&span, fault) }
     }
 }
 

@@ -713,8 +713,8 @@ fn faulty_schemes_are_reported() {
 
 #[test]
 fn route_without_schemes_is_public_or_refused() {
-    assert_error(&route_with("schemes = []"), 5, 11, &["nobody can pass route `all`"]);
-    assert_error(&route_with("schemes = []\npermission = \"staff\""), 5, 11, &["nobody can pass"]);
+    assert_warning(&route_with("schemes = []"), 5, 11, &["nobody can pass route `all`"]);
+    assert_warning(&route_with("schemes = []\npermission = \"staff\""), 5, 11, &["nobody can pass"]);
     assert_error(&with("[authentication]\nschemes = []"), 5, 9, &["nobody can pass"]);
     good(&route_with("schemes = []\npermission = \"anyone\""));
     let text =

@@ -65,8 +65,11 @@ impl Logout {
             }
         };
         let mut answer = answered.unwrap_or_else(|told| told.answer(head, trace));
+        let is_asked = answer.status() == StatusCode::METHOD_NOT_ALLOWED || head.method == Method::OPTIONS;
         let headers = answer.headers_mut();
-        headers.insert(header::ALLOW, ALLOW);
+        if is_asked {
+            headers.insert(header::ALLOW, ALLOW);
+        }
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         answer
     }

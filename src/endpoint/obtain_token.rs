@@ -63,7 +63,8 @@ enum Refused {
     NotWritten,
 }
 
-const ALLOW: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
+/// What DRF's view answers to.
+pub const ALLOW: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
 /// DRF 3.18, `SimpleMetadata` of `ObtainAuthToken`.
 const DESCRIPTION: &str = r#"{"name":"Obtain Auth Token","description":"","renders":["application/json"],"parses":["application/x-www-form-urlencoded","multipart/form-data","application/json"],"actions":{"POST":{"username":{"type":"string","required":true,"read_only":false,"label":"Username"},"password":{"type":"string","required":true,"read_only":false,"label":"Password"},"token":{"type":"string","required":false,"read_only":true,"label":"Token"}}}}"#;

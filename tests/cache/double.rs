@@ -8,8 +8,9 @@ use doorward::secret::Secret;
 use doorward::store::manage::{
     Account, Group, ManageTokens, ManageUsers, Progress, TokenBatch, TokenPage, TokenPlace, UserUpdate,
 };
+use doorward::store::session::{FoundSession, NewSession, SessionStore};
 use doorward::store::{
-    ChangeFeed, FoundToken, Grant, Granted, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore,
+    ChangeFeed, FoundToken, Grant, Granted, KeyStore, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore,
     TokenSummary, UserStore, UserWithPassword,
 };
 use parking_lot::Mutex;
@@ -127,7 +128,27 @@ impl TokenStore for Double {
     }
 }
 
+impl KeyStore for Double {}
+
+impl SessionStore for Double {
+    fn find_session(&self, _: Secret, _: UnixSeconds) -> StoreFuture<'_, FoundSession> {
+        never()
+    }
+
+    fn insert_session(&self, _: NewSession) -> StoreFuture<'_, bool> {
+        never()
+    }
+
+    fn delete_session(&self, _: Secret) -> StoreFuture<'_, bool> {
+        never()
+    }
+}
+
 impl UserStore for Double {
+    fn user_by_id(&self, _: UserId) -> StoreFuture<'_, Option<User>> {
+        never()
+    }
+
     fn find_user(&self, _: &str) -> StoreFuture<'_, Option<UserWithPassword>> {
         never()
     }

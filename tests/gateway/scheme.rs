@@ -49,7 +49,7 @@ fn alexandra() -> Identity {
         not_before: 0,
     };
     let user = Arc::new(UserRecord::new(user, Monotonic(0)));
-    Identity { user, scheme: SchemeKind::Session, credential: CredentialId(0xa1ec) }
+    Identity { user, scheme: SchemeKind::Session, credential: CredentialId(0xa1ec), expires: None, csrf_secret: None }
 }
 
 fn session_id(head: &Head) -> Option<Vec<u8>> {
@@ -70,7 +70,7 @@ async fn verify(
         id if id == SESSION.as_bytes() => Verdict::Verified(alexandra(), AnsweredBy::Store),
         id if id == FLUSHED.as_bytes() => {
             let refusal = Refusal {
-                detail: "Session flushed.",
+                detail: "Session flushed.".into(),
                 body: Some(Bytes::from_static(br#"{"code":"flushed"}"#)),
             };
             Verdict::Rejected(refusal, AnsweredBy::Store, None)
@@ -122,7 +122,7 @@ impl Scheme for Sessions {
 
 fn no_csrf() -> Check {
     Check::Refuse(Refusal {
-        detail: "CSRF Failed: CSRF token missing.",
+        detail: "CSRF Failed: CSRF token missing.".into(),
         body: Some(Bytes::from_static(NO_CSRF.as_bytes())),
     })
 }

@@ -36,8 +36,6 @@ const KEY_CHARACTERS_MIN: usize = 8;
 const KEY_BYTES_MAX: usize = 128;
 /// Of a form so much is read before it is forwarded: the field against forged requests is usually the first.
 pub const FORM_BYTES_MAX: usize = 64 << 10;
-/// A browser that sent several requests at once with a key that one of them renewed gets the new key for all of them.
-const RENEWED_TIME: Duration = Duration::from_secs(30);
 /// Keys that were renewed and are remembered.
 const RENEWED_MAX: usize = 4096;
 
@@ -166,7 +164,10 @@ pub struct Sessions {
     renewed: Arc<RenewedKeys>,
 }
 
-/// Keys that took the place of others a moment ago. Survives a reload.
+/// Keys that took the place of others. Survives a reload.
+///
+/// A browser that sends several requests at once with a key that one of them renews gets the new key for all of them;
+/// for what comes later the old one is dead.
 pub struct RenewedKeys(Mutex<LruCache<Digest, (Secret, Monotonic)>>);
 
 impl Default for RenewedKeys {
@@ -182,13 +183,14 @@ impl std::fmt::Debug for RenewedKeys {
 }
 
 impl RenewedKeys {
-    fn get(&self, old: Digest, now: Monotonic) -> Option<Secret> {
+    /// For a request that came then.
+    fn get(&self, old: Digest, came: Monotonic) -> Option<Secret> {
         let mut keys = self.0.lock();
-        keys.get(&old).filter(|(_, until)| now < *until).map(|(key, _)| key.clone())
+        keys.get(&old).filter(|(_, renewed)| came <= *renewed).map(|(key, _)| key.clone())
     }
 
     fn put(&self, old: Digest, new: Secret, now: Monotonic) {
-        self.0.lock().insert(old, (new, now.plus(RENEWED_TIME)));
+        self.0.lock().insert(old, (new, now));
     }
 }
 
@@ -223,18 +225,19 @@ impl SessionScheme {
 
     fn ask(&self, key: Secret, context: &Context) -> Recall {
         let (settings, sessions) = (Arc::clone(&self.settings), Arc::clone(&self.sessions));
-        let verification = Self { settings, sessions }.verify(key, context.stale_while_unreachable);
+        let verification = Self { settings, sessions }.verify(key, *context);
         Recall::Ask(Box::pin(verification))
     }
 
-    async fn verify(self, key: Secret, stale: Duration) -> Result<(Verdict, Effects), NobodyKnows> {
+    async fn verify(self, key: Secret, context: Context) -> Result<(Verdict, Effects), NobodyKnows> {
+        let stale = context.stale_while_unreachable;
         let mut effects = Effects::default();
         let digest = Digest::of(key.expose());
         let age = self.settings.age_seconds();
         let mut loaded = self.sessions.load(&key, age, stale).await?;
         let now = self.sessions.lookups.now();
         // Whoever renewed it, the session goes on under another key.
-        let renewed = self.sessions.renewed.get(digest, now.monotonic);
+        let renewed = self.sessions.renewed.get(digest, context.now.monotonic);
         let renewed = renewed.filter(|_| matches!(loaded, Loaded::Unknown(Nothing::Absent)));
         if let Some(new) = &renewed {
             loaded = self.sessions.load(new, age, stale).await?;
@@ -325,7 +328,7 @@ impl Scheme for SessionScheme {
                 return Recall::Answer(self.decide(known, context.now, AnsweredBy::Stale, effects));
             }
             local::Recall::Unknown(Nothing::Nobody) => return Recall::NotMine,
-            // It may be absent because it was renewed a moment ago.
+            // It may be absent because it was renewed since this request came.
             local::Recall::Unknown(Nothing::Absent)
                 if self.sessions.renewed.get(digest, context.now.monotonic).is_none() =>
             {
