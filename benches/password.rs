@@ -61,8 +61,8 @@ fn main() {
             }
         }
         let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
-        let (ours, theirs, ratio) = (median(ours), median(theirs), median(ratios));
-        println!("{name:<26} {ours:>9.1} {theirs:>9.1} {ratio:>6.2}  {}", each.join(" "));
+        let (ours, theirs, ratio) = (median(ours, 1), median(theirs, 1), median(ratios, 2));
+        println!("{name:<26} {ours:>9} {theirs:>9} {ratio:>6}  {}", each.join(" "));
     }
 }
 
@@ -93,8 +93,8 @@ fn python(program: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// NaN of nothing.
-fn median(mut values: Vec<f64>) -> f64 {
+/// Nothing of nothing.
+fn median(mut values: Vec<f64>, digits: usize) -> String {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get(values.len() / 2).map(|value| format!("{value:.digits$}")).unwrap_or_default()
 }

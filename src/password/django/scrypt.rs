@@ -8,7 +8,7 @@ use scrypt::Params;
 /// Memory (bytes) that is not exceeded. A Django whose `maxmem` nobody set stops at 32 MiB; this leaves room for one
 /// that was told to take more, and is what Argon2 may take here.
 const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// N times r times p at most: six times what Django 5.2 takes, one to two seconds.
+/// N times r times p at most: six times what Django 5.2 takes, about a second.
 const WORK_MAX: u64 = 1 << 22;
 /// Bytes of a hash.
 const OUTPUT_BYTES: usize = 64;
