@@ -16,6 +16,7 @@ fn environment(name: &str) -> Option<OsString> {
     match name {
         "KEY" => Some("0123456789abcdef0123456789abcdef".into()),
         "SHORT" => Some("hunter2".into()),
+        "EMPTY" => Some("".into()),
         "URL" => Some("sqlite:other.db".into()),
         _ => None,
     }
@@ -667,6 +668,204 @@ fn only_sqlite_is_supported() {
     assert_error(&url("{ file = 'url.txt' }"), 2, 16, &["cannot read"]);
     let error = parse(&url("'postgres://me:hunter2@host/db'")).unwrap_err().to_string();
     assert!(!error.contains("hunter2") && error.contains("@host/db"), "{error}");
+}
+
+// ---- an existing Django database
+
+/// A good file on Django's database, with further lines in `[store.django]`; the first of them is line 5.
+fn django_with(lines: &str) -> String {
+    let store = "[store]\nurl = 'sqlite:django.sqlite3'\nlayout = 'django'\n[store.django]";
+    with(&format!("{store}\n{lines}\nsecret_key = {{ env = 'KEY' }}"))
+}
+
+fn django(text: &str) -> Django {
+    match good(text).config.store.layout {
+        Layout::Django(django) => *django,
+        Layout::Doorward => panic!("not Django's"),
+    }
+}
+
+#[test]
+fn djangos_layout_needs_a_secret_key_and_nothing_else() {
+    assert_eq!(good(GOOD).config.store.layout, Layout::Doorward);
+    assert_eq!(good(&with("[store]\nlayout = 'doorward'")).config.store.layout, Layout::Doorward);
+    let django = django(&django_with(""));
+    assert_eq!(django.secret_key.expose(), b"0123456789abcdef0123456789abcdef");
+    assert_eq!((django.secret_key_fallbacks.len(), django.md5, django.rehash), (0, false, false));
+    assert_eq!(django.backends, ["django.contrib.auth.backends.ModelBackend"]);
+    assert_eq!(django.user, UserTable::default());
+    assert_eq!(django.own, StoreUrl::Sqlite("/nowhere/doorward.db".into()));
+    assert_eq!(django.user.groups.unwrap().table, "auth_user_groups");
+}
+
+#[test]
+fn every_key_of_djangos_layout_is_taken() {
+    let text = with(
+        "[store]\nurl = 'sqlite:django.sqlite3'\nlayout = 'django'\n[store.django]\nsecret_key = { env = 'KEY' }\n\
+         secret_key_fallbacks = [{ env = 'SHORT' }]\nbackends = ['a.B', 'c.d.E']\nmd5 = true\nrehash = true\n\
+         [store.django.user]\ntable = 'accounts_user'\nid = 'uuid'\nusername = 'email'\npassword = 'pw'\n\
+         is_active = ''\nis_staff = ''\nemail = ''\nlast_login = ''\ngroups_table = 'accounts_user_groups'\n\
+         groups_column = 'account_id'\n[store.own]\nurl = 'sqlite:own.db'",
+    );
+    let django = django(&text);
+    assert_eq!(django.secret_key_fallbacks[0].expose(), b"hunter2");
+    assert_eq!(
+        (django.backends, django.md5, django.rehash),
+        (vec!["a.B".into(), "c.d.E".into()], true, true)
+    );
+    assert_eq!(django.own, StoreUrl::Sqlite("/nowhere/own.db".into()));
+    let user = UserTable {
+        table: "accounts_user".into(),
+        id: "uuid".into(),
+        username: "email".into(),
+        password: "pw".into(),
+        is_active: None,
+        is_staff: None,
+        email: None,
+        last_login: None,
+        groups: Some(GroupTable { table: "accounts_user_groups".into(), user: "account_id".into() }),
+    };
+    assert_eq!(django.user, user);
+}
+
+#[test]
+fn a_user_table_without_groups_has_none() {
+    assert_eq!(django(&django_with("user = { groups_table = '' }")).user.groups, None);
+    let renamed = django(&django_with("user = { groups_column = 'u' }")).user.groups.unwrap();
+    assert_eq!((renamed.table.as_str(), renamed.user.as_str()), ("auth_user_groups", "u"));
+}
+
+#[test]
+fn what_djangos_layout_lacks_is_told() {
+    assert_error(&with("[store]\nlayout = 'djagno'"), 2, 10, &["a layout", "did you mean `django`?"]);
+    let no_url = with("[store]\nlayout = 'django'\n[store.django]\nsecret_key = { env = 'KEY' }");
+    assert_error(&no_url, 2, 10, &["needs `url`", "name Django's database"]);
+    let no_key = with("[store]\nurl = 'sqlite:d.sqlite3'\nlayout = 'django'");
+    assert_error(
+        &no_key,
+        3,
+        10,
+        &["needs `secret_key` in [store.django]", "{ env = \"DJANGO_SECRET_KEY\" }"],
+    );
+    assert_error(&format!("{}\n[store.django]\n", no_key), 9, 1, &["needs `secret_key`"]);
+}
+
+#[test]
+fn djangos_sections_are_for_djangos_layout_alone() {
+    assert_error(
+        &with("[store.django]\nmd5 = true"),
+        1,
+        1,
+        &["`[store.django]` is for layout", "write layout"],
+    );
+    assert_error(&with("[store.own]\nurl = 'sqlite:a.db'"), 1, 1, &["`[store.own]` is for layout"]);
+    assert_error(&with("[store.django.user]\nid = 'a'"), 1, 8, &["`[store.django]` is for layout"]);
+    let text = with("[store]\nlayout = 'doorward'\n[store.django]\nmd5 = true");
+    assert_error(&text, 3, 1, &["`[store.django]` is for layout"]);
+    // What was meant is not known.
+    assert_error(&with("[store]\nlayout = 3\n[store.django]\nmd5 = true"), 2, 10, &["expected a layout"]);
+}
+
+#[test]
+fn doorwards_own_database_is_not_djangos() {
+    let own =
+        |url: &str| django_with("").replace("[upstreams", &format!("[store.own]\nurl = '{url}'\n[upstreams"));
+    assert_error(&own("sqlite:django.sqlite3"), 8, 7, &["is Django's, too", "[store.own]"]);
+    assert_error(&own("sqlite:./django.sqlite3"), 8, 7, &["is Django's, too"]);
+    assert_error(&own("mysql://a"), 8, 7, &["`mysql` is not supported"]);
+    let default = django_with("").replace("django.sqlite3", "doorward.db");
+    assert_error(&default, 2, 7, &["is Django's, too", "name another file in [store.own]"]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("django.sqlite3"), "").unwrap();
+    std::os::unix::fs::symlink("django.sqlite3", directory.path().join("own.db")).unwrap();
+    let error = Config::parse(&own("sqlite:own.db"), &source_in(directory.path())).unwrap_err().to_string();
+    assert!(error.contains("is Django's, too"), "{error}");
+    good(&own("sqlite:own.db"));
+}
+
+#[test]
+fn the_log_is_not_written_into_either_database() {
+    for file in ["django.sqlite3", "doorward.db"] {
+        let text = format!("{}[log]\nfile = \"{file}\"\n", django_with(""));
+        assert_error(&text, 12, 8, &["a file that this configuration uses"]);
+    }
+}
+
+#[test]
+fn names_of_tables_and_backends_are_plain() {
+    for name in ["", "a b", "1a", "a\\\"b", "a;b", "ä", &"x".repeat(64)] {
+        let text = django_with(&format!("user = {{ id = \"{name}\" }}"));
+        assert_error(&text, 5, 15, &["the name of a table or column", "a letter or _"]);
+    }
+    assert_error(&django_with("user = { email = 'a-b' }"), 5, 18, &["or \"\" if there is none"]);
+    assert_error(&django_with("backends = []"), 5, 12, &["no session is ever good", "leave the key out"]);
+    assert_error(&django_with("backends = ['a b.C']"), 5, 13, &["the path of a class", "ModelBackend"]);
+    assert_error(&django_with("backends = ['Backend']"), 5, 13, &["the path of a class"]);
+    assert_error(&django_with("backends = ['a.B', 'a.B']"), 5, 20, &["listed twice", "keep one"]);
+    assert_error(&django_with("user = { groups = 'a' }"), 5, 10, &["unknown key `groups`"]);
+}
+
+#[test]
+fn djangos_secret_keys_are_found_elsewhere() {
+    let fallbacks = |text: &str| django_with(&format!("secret_key_fallbacks = [{text}]"));
+    assert_error(&fallbacks("{ env = 'NONE' }"), 5, 33, &["`NONE` is not set"]);
+    assert_error(&fallbacks("{ env = 'EMPTY' }"), 5, 33, &["the secret key is empty", "SECRET_KEY"]);
+    assert_error(&fallbacks("{ file = 'none' }"), 5, 34, &["cannot read", "Django's SECRET_KEY"]);
+    assert_error(&fallbacks("''"), 5, 25, &["the secret key is empty"]);
+    assert_error(&fallbacks("{ evn = 'KEY' }"), 5, 27, &["did you mean `env`?"]);
+    assert_error(&django_with("secret_key_fallbacks = 'a'"), 5, 24, &["expected a list"]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("key"), "from a file\n").unwrap();
+    let loaded = Config::parse(&fallbacks("{ file = 'key' }"), &source_in(directory.path())).unwrap();
+    let Layout::Django(django) = loaded.config.store.layout else { panic!("not Django's") };
+    assert_eq!(django.secret_key_fallbacks[0].expose(), b"from a file");
+}
+
+#[test]
+fn inline_secret_keys_are_warned_of_and_not_shown() {
+    let text = django_with("")
+        .replace("{ env = 'KEY' }", "'hunter2'\nsecret_key_fallbacks = [ 'hunter2', 'hunter2' ]");
+    let loaded = good(&text);
+    let places: Vec<_> = loaded.warnings.iter().map(|it| (it.line, it.column)).collect();
+    assert_eq!(places, [(6, 14), (7, 26), (7, 37)]);
+    assert!(loaded.warnings.iter().all(|it| said(it).contains("better write { env")));
+    let shown = format!("{}{loaded:?}", loaded.render_warnings(true));
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn djangos_secret_keys_are_not_shown_wherever_they_stand() {
+    for lines in [
+        // Broken.
+        "[store.django]\nsecret_key = hunter2",
+        "[store.django]\nsecret_key = 'hunter2",
+        "[store.django]\nsecret_kye = 'hunter2' x",
+        "[store.django]\n'secret_key' = 'hunter2' x",
+        "[store]\ndjango = { secret_key = 'hunter2' md5 = true }",
+        "[store]\ndjango.secret_key = 'hunter2' x",
+        "[store.django]\nsecret_key_fallbacks = [\n  'a'\n  'hunter2',\n]",
+        "[store.django]\nsecret_key_fallbacks = [\n  'a'\n  'x=hunter2',\n]",
+        "[store.django]\nsecret_key_fallbacks = ['hunter2'",
+        "[store.django]\nsecret_key_fallbacks = ['hunter2', hunter2]",
+        // In a wrong place, or under a wrong name.
+        "[store]\nsecret_key = 'hunter2'",
+        "[django]\nsecret_key = 'hunter2'",
+        "secret_key = 'hunter2'",
+        "settings = { django = { secret_key = 'hunter2' } }",
+        "[store.djagno]\nsecret_key = 'hunter2'",
+        "[store.django]\nsecretkey = 'hunter2'",
+        "[store.django]\nsecret_key = 'a'\nsecret-key = 'hunter2'",
+        "[store.django]\nsecret_key_fallback = ['hunter2']",
+        "[store.django]\nsecret_key_fallbacks = 'hunter2'",
+        "[store.django]\nsecret_key = ['hunter2']",
+        "[store.django]\nsecret_key_fallbacks = [['hunter2']]",
+        "[store.django]\nsecret_key_fallbacks = [3, 'hunter2']",
+        "[store.django]\nsecret_key_fallbacks = 'hunter2 x'",
+        "[limits]\nkey = 'hunter2'",
+    ] {
+        let error = parse(&with(lines)).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{lines}\n\n{error}");
+    }
 }
 
 // ---- authentication
