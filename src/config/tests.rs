@@ -747,7 +747,7 @@ fn what_djangos_layout_lacks_is_told() {
         10,
         &["needs `secret_key` in [store.django]", "{ env = \"DJANGO_SECRET_KEY\" }"],
     );
-    assert_error(&format!("{}\n[store.django]\n", no_key), 9, 1, &["needs `secret_key`"]);
+    assert_error(&format!("{no_key}\n[store.django]\n"), 9, 1, &["needs `secret_key`"]);
 }
 
 #[test]
@@ -1199,7 +1199,8 @@ fn what_is_mended_of_drf_is_off_and_a_route_has_the_last_word() {
 
 #[test]
 fn login_pages_are_paths_of_this_host() {
-    let route = good(&route_with("login_page = '/accounts/login/'")).config.routes.remove(0);
+    let text = format!("{}{LOGIN_ROUTE}", route_with("login_page = '/accounts/login/'"));
+    let route = good(&text).config.routes.remove(0);
     assert_eq!(route.login_page.as_deref(), Some("/accounts/login/"));
     assert_error(
         &route_with("login_page = 'https://a/'"),
@@ -1209,6 +1210,23 @@ fn login_pages_are_paths_of_this_host() {
     );
     assert_error(&route_with("login_page = '//a'"), 5, 14, &["another host"]);
     assert_error(&route_with("login_page = '/a?b'"), 5, 14, &["without a query"]);
+}
+
+const LOGIN_ROUTE: &str = "[routes.login]\npath = '/accounts/login'\nhandler = 'login'\n";
+
+#[test]
+fn login_pages_that_nobody_reaches_are_warned_of() {
+    let text = route_with("login_page = '/accounts/login/'");
+    let parts: &[&str] = &["the login page of route `all` is in route `all`", "handler = \"login\""];
+    assert_warning(&text, 3, 9, parts);
+    assert!(good(&format!("{text}{LOGIN_ROUTE}")).warnings.is_empty());
+    let elsewhere = format!("{text}{LOGIN_ROUTE}host = 'b.example'\n").replace("path = '/'", "");
+    let elsewhere = elsewhere.replace("upstream = \"legacy\"", "upstream = \"legacy\"\nhost = 'a.example'");
+    assert_warning(&elsewhere, 3, 9, parts);
+    let posts = format!("{text}{LOGIN_ROUTE}methods = ['POST']\n");
+    assert_warning(&posts, 3, 9, parts);
+    let around = "[routes.accounts]\npath = '/accounts'\nupstream = 'legacy'\npermission = 'anyone'\n";
+    assert!(good(&format!("{text}{around}")).warnings.is_empty());
 }
 
 // ---- handlers
