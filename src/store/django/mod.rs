@@ -94,6 +94,12 @@ impl Django {
                 Err(error) => return Err(unavailable(error)),
             }
         }
+        let ids = sqlx::query_scalar::<_, String>(safe(&self.statements.probe_ids));
+        let ids = ids.fetch_optional(&self.pools.readers).await.map_err(unavailable)?;
+        if ids.as_ref().is_some_and(|ids| ids != "integer") {
+            let text = format!("{} has ids that are no integers", self.settings.user.table);
+            return Err(StoreError::NotAdoptable(text));
+        }
         Ok(())
     }
 

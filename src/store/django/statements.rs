@@ -27,6 +27,8 @@ pub(super) struct Statements {
     /// Each reads a table that there has to be, and its columns.
     pub(super) probe_users: Statement,
     pub(super) probe_groups: Option<Statement>,
+    /// What the ids of users are.
+    pub(super) probe_ids: Statement,
 }
 
 pub(super) const INSERT_KEY: &str =
@@ -53,8 +55,10 @@ impl Statements {
     pub(super) fn new(table: &UserTable) -> Self {
         let [users, id, username, password] =
             [&table.table, &table.id, &table.username, &table.password].map(|name| quoted(name));
+        // Django's own columns are never NULL; those of another user table may be, which says no more than the default.
         let column = |name: &Option<String>, otherwise: &str| {
-            name.as_ref().map_or_else(|| otherwise.to_owned(), |name| format!("u.{}", quoted(name)))
+            let value = |name: &String| format!("coalesce(u.{}, {otherwise})", quoted(name));
+            name.as_ref().map_or_else(|| otherwise.to_owned(), value)
         };
         let groups = table.groups.as_ref().map_or_else(
             || "'[]'".to_owned(),
@@ -67,10 +71,10 @@ impl Statements {
             },
         );
         let columns = format!(
-            "u.{id} AS id, u.{username} AS username, u.{password} AS password, {} AS email, {} AS is_active,
+            "u.{id} AS id, u.{username} AS username, coalesce(u.{password}, '') AS password, {} AS email, {} AS is_active,
                 {} AS is_staff, {groups} AS groups",
             column(&table.email, "''"),
-            column(&table.is_active, "1"),
+            table.is_active.as_ref().map_or("1".to_owned(), |name| format!("coalesce(u.{}, 0)", quoted(name))),
             column(&table.is_staff, "0"),
         );
         let select = |rest: &str| Arc::from(format!("SELECT {columns} FROM {rest}"));
@@ -106,6 +110,7 @@ impl Statements {
                 ))
             }),
             probe_users: select(&format!("{users} u LIMIT 0")),
+            probe_ids: Arc::from(format!("SELECT typeof({id}) FROM {users} LIMIT 1")),
             probe_groups: table.groups.as_ref().map(|GroupTable { table, user }| {
                 let (table, user) = (quoted(table), quoted(user));
                 Arc::from(format!(
