@@ -10,7 +10,7 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-AUTH = {"": None, "Token": "Token", "Basic": None, "Session": None, "Remote-User": None}
+AUTH = {"": None, "Token": "Token", "Basic": None, "Session": None, "RemoteUser": None}
 
 
 class Echo(BaseHTTPRequestHandler):
