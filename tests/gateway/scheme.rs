@@ -143,7 +143,7 @@ struct Case {
 #[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 fn with_sessions(schemes: &str, case: impl AsyncFn(&Case, &World, &Client)) {
     let sections = format!(
-        "[authentication.schemes.session]\nkind = \"token\"\nkeyword = \"Unused\"\n\n\
+        "[authentication.schemes.session]\ncookie = \"unused\"\n\n\
          [routes.everything]\npath = \"/\"\nupstream = \"legacy\"\nschemes = {schemes}\nmax_body = \"64MiB\"\n\n\
          [routes.public]\npath = \"/public\"\nupstream = \"legacy\"\nschemes = {schemes}\npermission = \"anyone\"\n"
     );
