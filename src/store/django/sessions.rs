@@ -133,8 +133,9 @@ impl SessionStore for Django {
                 let read = self.read_session(&mut write, old, new.now).await.map_err(not_written)?;
                 let is_others = match &read.found {
                     FoundSession::User(of) => of.user.id != new.user,
-                    FoundSession::Void => true,
-                    FoundSession::Absent | FoundSession::Nobody { .. } | FoundSession::Outdated => false,
+                    // Not signed with today's key: Django does not trust what is in it any more.
+                    FoundSession::Void | FoundSession::Outdated => true,
+                    FoundSession::Absent | FoundSession::Nobody { .. } => false,
                 };
                 let names_another = read
                     .session
