@@ -124,7 +124,7 @@ impl HeadWriter<'_> {
 
     /// A field as it goes on: of cookies those that are not ours. `None`: there is no other.
     fn cookies_left<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Option<Cow<'v, HeaderValue>> {
-        if *name != header::COOKIE || self.keeps_authorization() {
+        if *name != header::COOKIE || self.settings.cookies.is_empty() || self.keeps_authorization() {
             return Some(Cow::Borrowed(value));
         }
         cookie::without(value, &self.settings.cookies)
