@@ -155,7 +155,7 @@ impl World {
             &mut heads,
             |head| present(head, next()),
             |head| {
-                let context = Context { now: Now::read(&self.clock), stale_while_unreachable: HOUR };
+                let context = Context::new(Now::read(&self.clock), HOUR);
                 let recall = self.scheme.recall(black_box(head), &context, &mut Effects::default());
                 check(black_box(&recall));
             },

@@ -63,7 +63,7 @@ impl World {
     fn count(&self, head: &Head) -> (u64, bool) {
         let mut is_hit = false;
         let counted = allocation_counter::measure(|| {
-            let context = Context { now: Now::read(self.clock.as_ref()), stale_while_unreachable: MINUTE };
+            let context = Context::new(Now::read(self.clock.as_ref()), MINUTE);
             let recall = self.scheme.recall(head, &context, &mut Effects::default());
             is_hit = matches!(recall, Recall::Answer(Verdict::Verified(_, AnsweredBy::Local)));
         });

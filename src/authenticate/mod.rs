@@ -154,9 +154,14 @@ impl Authenticator {
                 Recall::Ask(verification) => {
                     // Until it is known, nobody could say.
                     trace.scheme(place, SchemeOutcome::Unavailable);
-                    let (verdict, more) = self.slow.run(verification).await?;
-                    effects.extend(more);
-                    verdict
+                    match self.slow.run(verification).await {
+                        Ok((verdict, more)) => {
+                            effects.extend(more);
+                            verdict
+                        }
+                        Err(SlowError::Busy) => while_busy(scheme.as_ref(), head, context)?,
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Recall::Attempt(attempt) => {
                     trace.scheme(place, SchemeOutcome::Unavailable);
@@ -179,6 +184,16 @@ impl Authenticator {
     /// Nobody, where credentials are not asked for, or were bad and do not matter.
     pub fn nobody(&self) -> Authenticated {
         Authenticated { identity: None }
+    }
+}
+
+/// What can be said without the store, which others wait for.
+fn while_busy(scheme: &dyn Scheme, head: &Head, context: &Context) -> Result<Verdict, AuthenticateError> {
+    let context = Context { is_store_busy: true, ..*context };
+    // The first call had the effects that there are.
+    match scheme.recall(head, &context, &mut Effects::default()) {
+        Recall::Answer(verdict) => Ok(verdict),
+        _ => Err(AuthenticateError::Busy),
     }
 }
 

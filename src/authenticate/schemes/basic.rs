@@ -10,13 +10,14 @@ use crate::authenticate::password::{CheckPassword, NotChecked};
 use crate::authenticate::scheme::{
     Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
+use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::cache::local::{self, CredentialKey, Fact, Found, Known, Loaded, Nothing, Outage};
 use crate::clock::Monotonic;
 use crate::header::authorization::{self, Words};
 use crate::header::basic::{self, Basic, Credentials};
 use crate::identity::{CredentialId, Digest, Family, SchemeKind};
 use crate::secret::{NoRandomness, Secret};
-use crate::store::UserWithPassword;
+use crate::store::{StoreError, UserWithPassword};
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
 use http::HeaderValue;
@@ -45,6 +46,7 @@ pub struct VerifiedPasswords {
     lookups: Arc<Lookups>,
     checker: Arc<dyn CheckPassword>,
     remembered: Arc<Remembered>,
+    slow: SlowSide,
 }
 
 /// Which credentials were right, and for which stored hash. Survives a reload.
@@ -158,29 +160,53 @@ impl Scheme for BasicScheme {
 
 /// Why nothing was loaded.
 #[derive(Debug)]
-struct NotLoaded(NotChecked);
+enum NotLoaded {
+    /// The password.
+    NotChecked(NotChecked),
+    /// The user.
+    NotFound(SlowError<StoreError>),
+}
 
 impl Outage for NotLoaded {
     fn is_outage(&self) -> bool {
-        matches!(self.0, NotChecked::Store(Some(_)))
+        match self {
+            Self::NotChecked(error) => matches!(error, NotChecked::Store(Some(_))),
+            Self::NotFound(error) => matches!(error, SlowError::Late | SlowError::Failed(_)),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::NotFound(SlowError::Busy))
     }
 }
 
-impl From<crate::store::StoreError> for NotLoaded {
-    fn from(error: crate::store::StoreError) -> Self {
-        Self(NotChecked::Store(Some(error)))
+impl NotLoaded {
+    /// What that is for whoever came with these credentials.
+    fn verdict(self) -> Result<Verdict, NobodyKnows> {
+        match self {
+            Self::NotChecked(NotChecked::TooMany(too_many)) => Ok(Verdict::TooMany(too_many)),
+            Self::NotChecked(NotChecked::Busy) => Ok(Verdict::Busy),
+            Self::NotChecked(NotChecked::Store(error)) => Err(NobodyKnows(error)),
+            Self::NotFound(SlowError::Failed(error)) => Err(NobodyKnows(Some(error))),
+            Self::NotFound(SlowError::Busy | SlowError::Late | SlowError::Panicked) => Err(NobodyKnows(None)),
+        }
     }
 }
 
 impl VerifiedPasswords {
-    /// What is not remembered is checked by `checker`.
-    pub fn new(lookups: Arc<Lookups>, checker: Arc<dyn CheckPassword>, remembered: Arc<Remembered>) -> Self {
-        Self { lookups, checker, remembered }
+    /// What is not remembered is checked by `checker`; look-ups run on the slow side.
+    pub fn new(
+        lookups: Arc<Lookups>,
+        checker: Arc<dyn CheckPassword>,
+        remembered: Arc<Remembered>,
+        slow: SlowSide,
+    ) -> Self {
+        Self { lookups, checker, remembered, slow }
     }
 
     fn recall(&self, word: &[u8], context: &Context) -> Option<Verdict> {
         let key = CredentialKey { digest: self.remembered.digest(&[word]), family: Family::Basic };
-        match self.lookups.cache.recall(&key, context.now, context.stale_while_unreachable) {
+        match context.recall(&self.lookups.cache, &key) {
             local::Recall::Known(known) => Some(judge(known, AnsweredBy::Local)),
             local::Recall::Stale(known) => Some(judge(known, AnsweredBy::Stale)),
             local::Recall::Unknown(_) => Some(unknown(AnsweredBy::LocalUnknown)),
@@ -205,9 +231,7 @@ impl VerifiedPasswords {
             Ok(Loaded::Known(known)) => judge(known, AnsweredBy::Store),
             Ok(Loaded::Stale(known)) => judge(known, AnsweredBy::Stale),
             Ok(Loaded::Unknown(_)) => unknown(AnsweredBy::Store),
-            Err(Some(NotLoaded(NotChecked::TooMany(too_many)))) => Verdict::TooMany(too_many),
-            Err(Some(NotLoaded(NotChecked::Busy))) => Verdict::Busy,
-            Err(Some(NotLoaded(NotChecked::Store(error)))) => return Err(NobodyKnows(error)),
+            Err(Some(not_loaded)) => not_loaded.verdict()?,
             Err(None) => return Err(NobodyKnows(None)),
         };
         Ok((verdict, Effects::default()))
@@ -220,18 +244,32 @@ impl VerifiedPasswords {
         password: &Secret,
         client: IpAddr,
     ) -> Result<Found, NotLoaded> {
-        let Lookups { store, clock, metrics, .. } = &*self.lookups;
+        let Lookups { clock, .. } = &*self.lookups;
         if self.remembered.right.peek(&key.digest).is_some()
-            && let Some(found) = metrics.measure("find-user", store.find_user(username)).await?
+            && let Some(found) = self.find(username).await.map_err(NotLoaded::NotFound)?
             && self.remembered.is_right(key.digest, &found.password, clock.monotonic())
         {
             return Ok(fact(self.lookups.id(&key), found));
         }
-        // `NUL` is nobody's, and PostgreSQL would not even be asked for it.
         let checked = self.checker.check(client, username.to_owned(), password.clone()).await;
-        let Some(found) = checked.map_err(NotLoaded)? else { return Ok(Found::Nothing(Nothing::Absent)) };
+        let Some(found) = checked.map_err(NotLoaded::NotChecked)? else {
+            self.remembered.right.remove(&key.digest);
+            return Ok(Found::Nothing(Nothing::Absent));
+        };
         self.remembered.remember(key.digest, &found.password, clock.monotonic());
         Ok(fact(self.lookups.id(&key), found))
+    }
+}
+
+impl VerifiedPasswords {
+    /// Beside all other look-ups, and not where passwords wait.
+    async fn find(&self, username: &str) -> Result<Option<UserWithPassword>, SlowError<StoreError>> {
+        let (lookups, username) = (Arc::clone(&self.lookups), username.to_owned());
+        let find = async move {
+            let Lookups { store, metrics, .. } = &*lookups;
+            metrics.measure("find-user", store.find_user(&username)).await
+        };
+        self.slow.run(find).await
     }
 }
 

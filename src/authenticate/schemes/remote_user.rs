@@ -73,7 +73,7 @@ impl Scheme for RemoteUserScheme {
         let Some(name) = self.name(head) else { return Recall::NotMine };
         let key = CredentialKey { digest: Digest::of(name.as_bytes()), family: Family::RemoteUser };
         let stale = context.stale_while_unreachable;
-        match self.users.lookups.cache.recall(&key, context.now, stale) {
+        match context.recall(&self.users.lookups.cache, &key) {
             local::Recall::Known(known) => Recall::Answer(judge(known, AnsweredBy::Local)),
             local::Recall::Stale(known) => Recall::Answer(judge(known, AnsweredBy::Stale)),
             local::Recall::Unknown(_) => Recall::NotMine,

@@ -320,7 +320,7 @@ impl Scheme for SessionScheme {
         let digest = Digest::of(&value);
         let cache = &self.sessions.lookups.cache;
         let key = CredentialKey { digest, family: Family::Session };
-        match cache.recall(&key, context.now, context.stale_while_unreachable) {
+        match context.recall(cache, &key) {
             local::Recall::Known(known) => {
                 return Recall::Answer(self.decide(known, context.now, AnsweredBy::Local, effects));
             }

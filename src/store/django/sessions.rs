@@ -226,11 +226,11 @@ impl SessionStore for Django {
             let Some(user) = user else { return Ok(Renewed::Unchanged(FoundSession::Absent)) };
             let password = String::from_utf8_lossy(user.password.expose());
             session.set_auth_hash(&self.settings.keys.auth_hash(&password));
-            let age = match session.expiry() {
-                SessionExpiry::Seconds(seconds) => seconds,
-                _ => age_seconds,
-            };
-            let expires = UnixSeconds(now.0.saturating_add(age));
+            let expires = UnixSeconds(match session.expiry() {
+                SessionExpiry::At(moment) => moment,
+                SessionExpiry::Seconds(age) => now.0.saturating_add(age),
+                SessionExpiry::Default | SessionExpiry::BrowserClose => now.0.saturating_add(age_seconds),
+            });
             self.write_session(&mut write, new, &session, now, expires).await?;
             delete(&mut write, old).await?;
             write.commit().await.map_err(not_written)?;
