@@ -16,7 +16,7 @@ use crate::cors::{self, Cors};
 use crate::endpoint::login::Login;
 use crate::endpoint::logout::Logout;
 use crate::endpoint::obtain_token::{self, ObtainToken};
-use crate::endpoint::whoami;
+use crate::endpoint::{told, whoami};
 use crate::forward::{Forwarder, forward};
 use crate::navigation;
 use crate::require_https::RequireHttps;
@@ -29,7 +29,7 @@ use crate::throttle::{Throttles, admit};
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::Incoming;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -79,11 +79,22 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether credentials are given out there, so that what is sent there is secret, too.
-    fn issues_credentials(&self) -> bool {
+    /// Whether credentials are given out there to a request of this method, so that what it sends is secret, too.
+    fn issues_credentials(&self, method: &Method) -> bool {
         match self {
             Self::Forward(_) | Self::Logout(_) | Self::WhoAmI => false,
-            Self::ObtainToken(_) | Self::Login(_) => true,
+            Self::ObtainToken(_) => true,
+            // Whoever wants to see the page is shown it by HTTPS.
+            Self::Login(_) => !matches!(*method, Method::GET | Method::HEAD),
+        }
+    }
+
+    /// For the routes that people look at: where they may go on after a refusal; empty: on the same page.
+    fn again(&self) -> Option<&str> {
+        match self {
+            Self::Forward(_) | Self::ObtainToken(_) | Self::WhoAmI => None,
+            Self::Login(_) => Some(""),
+            Self::Logout(handler) => Some(&handler.redirect),
         }
     }
 }
@@ -253,7 +264,7 @@ impl Gateway {
 
     fn issues_credentials(&self, head: &Head) -> bool {
         let found = self.routes.find(head.authority.host(), &head.target, &head.method);
-        found.is_ok_and(|(_, plan)| plan.action.issues_credentials())
+        found.is_ok_and(|(_, plan)| plan.action.issues_credentials(&head.method))
     }
 
     fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Body> {
@@ -284,6 +295,9 @@ impl Gateway {
         if let Some(Action::ObtainToken(_)) = plan.map(|plan| &plan.action) {
             // DRF names the methods in every answer.
             answer.headers_mut().insert(header::ALLOW, obtain_token::ALLOW);
+        }
+        if let (Some(again), Some(head)) = (plan.and_then(|plan| plan.action.again()), &record.head) {
+            told::for_people(&mut answer, head, again);
         }
         if plan.is_some_and(|plan| !matches!(plan.action, Action::Forward(_))) {
             // Whatever this route answers is about credentials, and nobody else's.

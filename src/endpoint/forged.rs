@@ -4,7 +4,7 @@
 use crate::accept::head::Head;
 use crate::authenticate::schemes::session::{SessionSettings, port};
 use crate::clock::UnixSeconds;
-use crate::csrf::{CsrfSecret, NextStep, Source};
+use crate::csrf::{CsrfSecret, Expected, NextStep, Source};
 use crate::endpoint::login::presented_key;
 use crate::endpoint::told::Told;
 use crate::header::cookie::cookie;
@@ -35,6 +35,22 @@ impl Held {
     }
 }
 
+/// What a client holds, and the secret that its token has to be of: all that is checked before the body is read, which
+/// is not worth it if another site sent it.
+pub(in crate::endpoint) async fn expected(
+    settings: &SessionSettings,
+    head: &Head,
+    store: &dyn Store,
+    now: UnixSeconds,
+) -> Result<(Held, Expected), Told> {
+    check_source(settings, head)?;
+    let held = held(settings, head, store, now).await?;
+    let stored = held.stored.as_ref().map(Secret::expose);
+    let next = settings.csrf.check_cookie(&Method::POST, stored, true).map_err(Told::Forged)?;
+    let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
+    Ok((held, expected))
+}
+
 /// Reads what a request holds. Sessions are asked for only if they keep the secret.
 pub(in crate::endpoint) async fn held(
     settings: &SessionSettings,
@@ -61,7 +77,7 @@ pub(in crate::endpoint) async fn held(
 }
 
 /// Where a request comes from.
-pub(in crate::endpoint) fn check_source(settings: &SessionSettings, head: &Head) -> Result<(), Told> {
+fn check_source(settings: &SessionSettings, head: &Head) -> Result<(), Told> {
     let (host, is_https) = (head.authority.value().as_bytes(), head.client.is_https);
     let source = Source::of(&head.headers, is_https, host, port(host, is_https));
     settings.csrf.check_source(&source).map_err(Told::Forged)
@@ -71,13 +87,9 @@ pub(in crate::endpoint) fn check_source(settings: &SessionSettings, head: &Head)
 pub(in crate::endpoint) fn check_token(
     settings: &SessionSettings,
     head: &Head,
-    held: &Held,
+    expected: Expected,
     field: Option<&[u8]>,
 ) -> Result<(), Told> {
-    let stored = held.stored.as_ref().map(Secret::expose);
-    let is_form = field.is_some();
-    let next: NextStep = settings.csrf.check_cookie(&Method::POST, stored, is_form).map_err(Told::Forged)?;
-    let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
     let header = joined(&head.headers, &settings.csrf.header);
     expected.check_token(&settings.csrf, field, header.as_deref()).map_err(Told::Forged)
 }
