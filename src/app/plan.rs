@@ -137,6 +137,11 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         identity.email.as_ref(),
         identity.auth_type.as_ref(),
     ];
+    // Whoever may send these, nobody else's word reaches an upstream.
+    let believed = parts.config.authentication.schemes.iter().filter_map(|scheme| match &scheme.kind {
+        SchemeConfig::RemoteUser { header, .. } => Some(header),
+        _ => None,
+    });
     let logins = Arc::new(logins(parts));
     let schemes = schemes::schemes(parts, &logins);
     let planned = parts
@@ -150,7 +155,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         // The configuration has no dangling references, so none is left out.
         routes: Routes::new(planned.flatten()),
         sanitiser: Sanitiser {
-            guarded: GuardedNames::new(ours.into_iter().flatten()),
+            guarded: GuardedNames::new(ours.into_iter().flatten().chain(believed)),
             trusted_proxies: clients.trusted_proxies.clone(),
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,

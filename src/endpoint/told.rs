@@ -61,7 +61,8 @@ pub fn for_people(answer: &mut Response<Body>, head: &Head, again: &str) {
     if wants_json(head) || !(status.is_client_error() || status.is_server_error()) {
         return;
     }
-    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let seconds =
+        answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let page = Words::of_status(status, seconds).page(head, again);
     let (parts, body) = page.into_parts();
     *answer.body_mut() = body;
@@ -146,8 +147,7 @@ impl Words {
     fn page(&self, head: &Head, again: &str) -> Response<Body> {
         let Self { status, title, text, help, reason } = self;
         let id = head.request_id;
-        let page =
-            MessagePage { title, text, help, reason, again, request_id: id.as_str(), style: STYLE };
+        let page = MessagePage { title, text, help, reason, again, request_id: id.as_str(), style: STYLE };
         html(*status, &page, id)
     }
 }

@@ -10,8 +10,8 @@ use doorward::store::manage::{
 };
 use doorward::store::session::{FoundSession, NewSession, SessionStore};
 use doorward::store::{
-    ChangeFeed, FoundToken, Grant, Granted, KeyStore, NewToken, NewUser, Store, StoreError, StoreFuture, TokenStore,
-    TokenSummary, UserStore, UserWithPassword,
+    ChangeFeed, FoundToken, Grant, Granted, KeyStore, NewToken, NewUser, Store, StoreError, StoreFuture,
+    TokenStore, TokenSummary, UserStore, UserWithPassword,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;

@@ -49,7 +49,13 @@ fn alexandra() -> Identity {
         not_before: 0,
     };
     let user = Arc::new(UserRecord::new(user, Monotonic(0)));
-    Identity { user, scheme: SchemeKind::Session, credential: CredentialId(0xa1ec), expires: None, csrf_secret: None }
+    Identity {
+        user,
+        scheme: SchemeKind::Session,
+        credential: CredentialId(0xa1ec),
+        expires: None,
+        csrf_secret: None,
+    }
 }
 
 fn session_id(head: &Head) -> Option<Vec<u8>> {

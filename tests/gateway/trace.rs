@@ -201,7 +201,13 @@ fn nobody() -> Identity {
         not_before: 0,
     };
     let user = Arc::new(UserRecord::new(user, Monotonic(0)));
-    Identity { user, scheme: SchemeKind::Token, credential: CredentialId(1), expires: None, csrf_secret: None }
+    Identity {
+        user,
+        scheme: SchemeKind::Token,
+        credential: CredentialId(1),
+        expires: None,
+        csrf_secret: None,
+    }
 }
 
 impl Scheme for Double {
