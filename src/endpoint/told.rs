@@ -74,7 +74,7 @@ struct Words {
     status: StatusCode,
     title: &'static str,
     text: Cow<'static, str>,
-    help: &'static str,
+    help: Cow<'static, str>,
     reason: String,
 }
 
@@ -83,9 +83,9 @@ impl Words {
         status: StatusCode,
         title: &'static str,
         text: impl Into<Cow<'static, str>>,
-        help: &'static str,
+        help: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, title, text: text.into(), help, reason: String::new() }
+        Self { status, title, text: text.into(), help: help.into(), reason: String::new() }
     }
 
     fn of_status(status: StatusCode, seconds: Option<u64>) -> Self {
@@ -126,13 +126,14 @@ impl Words {
     }
 
     fn too_many(seconds: Option<u64>) -> Self {
-        let text = match seconds {
-            None => "This was tried too often.".to_owned(),
-            Some(1) => "This was tried too often. Wait for 1 second.".to_owned(),
-            Some(seconds @ 2..=119) => format!("This was tried too often. Wait for {seconds} seconds."),
-            Some(seconds) => format!("This was tried too often. Wait for {} minutes.", seconds.div_ceil(60)),
+        let wait = match seconds {
+            None => "a moment".to_owned(),
+            Some(1) => "1 second".to_owned(),
+            Some(seconds @ 0..=119) => format!("{seconds} seconds"),
+            Some(seconds) => format!("{} minutes", seconds.div_ceil(60)),
         };
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", text, "Then try again.")
+        let help = format!("Wait for {wait}, then try again.");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", "This was tried too often.", help)
     }
 
     fn unavailable() -> Self {

@@ -188,14 +188,15 @@ impl Browser {
 
     /// Waits for a title: what a click leads to is not waited for.
     pub(crate) fn wait_for_title(&self, title: &str) {
+        self.wait_for(title, || self.title() == title);
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn wait_for(&self, what: &str, is_so: impl Fn() -> bool) {
         let since = Instant::now();
-        while self.title() != title {
-            assert!(
-                since.elapsed() < PATIENCE,
-                "{title:?} does not come, but {:?} at {}",
-                self.title(),
-                self.url()
-            );
+        while !is_so() {
+            let late = since.elapsed() > PATIENCE;
+            assert!(!late, "{what:?} does not come, but {:?} at {}: {:#?}", self.title(), self.url(), self.console());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -76,14 +76,26 @@ fn block(language: &str) -> String {
 /// One request: a page that says who is there, with the button of the documentation.
 fn serve(stream: TcpStream) -> std::io::Result<()> {
     let mut user = "nobody".to_owned();
+    let (mut leaves, mut port) = (false, String::new());
     for line in BufReader::new(&stream).lines() {
         let line = line?;
         if let Some(name) = line.to_ascii_lowercase().strip_prefix("remote-user:") {
             name.trim().clone_into(&mut user);
         }
+        leaves |= line.starts_with("GET /leave ");
+        if let Some(host) = line.to_ascii_lowercase().strip_prefix("host: localhost:") {
+            host.clone_into(&mut port);
+        }
         if line.is_empty() {
             break;
         }
+    }
+    if leaves {
+        return write!(
+            &stream,
+            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/app\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
     }
     let button = block("html");
     let page = format!("<!doctype html><title>Application</title><p id=\"user\">{user}</p>\n{button}");

@@ -166,7 +166,7 @@ fn assert_page(answer: &Answer, status: u16) {
     let page = answer.text();
     let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'sha256-{}'; form-action 'self' https:; frame-ancestors 'none'; base-uri 'none'",
         BASE64.encode(&Digest::of(style.as_bytes()).0)
     );
     assert_eq!(answer.one("content-security-policy"), Some(policy));
@@ -768,7 +768,7 @@ fn too_many_failed_logins_are_told_to_wait() {
         assert!((1700..=1800).contains(&seconds), "{seconds}");
         let page = answer.text();
         assert!(
-            page.contains("<title>Error: Too many attempts</title>") && page.contains("Wait for 30 minutes.")
+            page.contains("<title>Error: Too many attempts</title>") && page.contains("Wait for 30 minutes, then try again.")
         );
         let body = r#"{"username": "mallory", "password": "guess"}"#;
         let answer = browser.send(json("/accounts/login/", body).field("X-CSRFToken", browser.token())).await;
@@ -790,7 +790,7 @@ fn a_throttle_of_the_route_is_a_page_to_people() {
         let answer = browser.go("/accounts/login/").await;
         assert_page(&answer, 429);
         let seconds = answer.one("retry-after").unwrap();
-        assert!(answer.text().contains(&format!("Wait for {seconds} seconds.")), "{answer:?}");
+        assert!(answer.text().contains(&format!("Wait for {seconds} seconds, then")), "{answer:?}");
         let answer = browser.send(Request::get("/accounts/login/").field("Accept", "application/json")).await;
         assert_eq!(answer.status, 429);
         assert!(answer.detail().starts_with("Request was throttled."));
