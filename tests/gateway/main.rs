@@ -23,6 +23,7 @@ mod handover;
 mod identity;
 mod limits;
 mod log;
+mod login;
 mod metrics;
 mod obtain_token;
 mod order;
