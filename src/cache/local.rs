@@ -99,6 +99,13 @@ impl Known {
         self.expires <= now
     }
 
+    /// What was just read, for one answer: nobody is told should it change.
+    pub fn for_one_answer(fact: Fact, read: Monotonic) -> Self {
+        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
+        let user = Arc::new(UserRecord::new(fact.user, read));
+        Self { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: read }
+    }
+
     /// When it expires. `None`: never.
     pub fn expires(&self) -> Option<UnixSeconds> {
         (self.expires.0 < i64::MAX).then_some(self.expires)

@@ -196,7 +196,13 @@ impl Browser {
         let since = Instant::now();
         while !is_so() {
             let late = since.elapsed() > PATIENCE;
-            assert!(!late, "{what:?} does not come, but {:?} at {}: {:#?}", self.title(), self.url(), self.console());
+            assert!(
+                !late,
+                "{what:?} does not come, but {:?} at {}: {:#?}",
+                self.title(),
+                self.url(),
+                self.console()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

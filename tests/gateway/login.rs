@@ -768,7 +768,8 @@ fn too_many_failed_logins_are_told_to_wait() {
         assert!((1700..=1800).contains(&seconds), "{seconds}");
         let page = answer.text();
         assert!(
-            page.contains("<title>Error: Too many attempts</title>") && page.contains("Wait for 30 minutes, then try again.")
+            page.contains("<title>Error: Too many attempts</title>")
+                && page.contains("Wait for 30 minutes, then try again.")
         );
         let body = r#"{"username": "mallory", "password": "guess"}"#;
         let answer = browser.send(json("/accounts/login/", body).field("X-CSRFToken", browser.token())).await;
