@@ -22,7 +22,9 @@ pub fn is_navigation(head: &Head) -> bool {
 /// Whether `Accept` (RFC 9110 section 12.5.1) names this media type itself, and not as one that is not wanted.
 pub fn accepts(head: &Head, media_type: &[u8]) -> bool {
     let fields = head.headers.get_all(header::ACCEPT).iter();
-    fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|range| names(range, media_type))
+    fields
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|range| names(range, media_type))
 }
 
 fn names(range: &[u8], media_type: &[u8]) -> bool {
@@ -34,7 +36,9 @@ fn names(range: &[u8], media_type: &[u8]) -> bool {
 /// `q=0`, `q=0.000`: not acceptable (RFC 9110 section 12.4.2).
 fn is_no_weight(parameter: &[u8]) -> bool {
     let weight = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="));
-    weight.is_some_and(|weight| weight.starts_with(b"0") && weight.iter().all(|byte| matches!(byte, b'0' | b'.')))
+    weight.is_some_and(|weight| {
+        weight.starts_with(b"0") && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+    })
 }
 
 /// Where the login page is, and where it is to lead back to. `None`: the login page itself was asked for.
@@ -117,7 +121,9 @@ mod tests {
         for range in ["text/html", " TEXT/HTML ;q=0.8", "text/html;level=1;q=0.001", "text/html;q=1"] {
             assert!(names(range.as_bytes(), b"text/html"), "{range}");
         }
-        for range in ["", "*/*", "text/*", "text/htmlx", "application/json", "text/html;q=0", "text/html; q=0.000"] {
+        for range in
+            ["", "*/*", "text/*", "text/htmlx", "application/json", "text/html;q=0", "text/html; q=0.000"]
+        {
             assert!(!names(range.as_bytes(), b"text/html"), "{range}");
         }
     }
@@ -133,7 +139,11 @@ mod tests {
     /// controls around, and take a backslash for a slash.
     fn as_browsers_read(location: &str) -> String {
         let trimmed = location.trim_matches(|c: char| c <= ' ');
-        trimmed.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).map(|c| if c == '\\' { '/' } else { c }).collect()
+        trimmed
+            .chars()
+            .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
+            .map(|c| if c == '\\' { '/' } else { c })
+            .collect()
     }
 
     proptest! {

@@ -80,14 +80,13 @@ impl Logout {
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         let now = self.clock.unix();
-        let (held, expected) =
-            match forged::expected(&self.session, head, self.store.as_ref(), now).await {
-                Ok(checked) => checked,
-                Err(told) => {
-                    body.drain();
-                    return Err(told);
-                }
-            };
+        let (held, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+            Ok(checked) => checked,
+            Err(told) => {
+                body.drain();
+                return Err(told);
+            }
+        };
         let bytes = self.bodies.collect(body).await?;
         // What is no form has no fields: the token is in the header then.
         let form = login_input::form(content_type(head), bytes.expose()).unwrap_or_default();

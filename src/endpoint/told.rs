@@ -61,7 +61,8 @@ pub fn for_people(answer: &mut Response<Body>, head: &Head, again: &str) {
     if wants_json(head) || !(status.is_client_error() || status.is_server_error()) {
         return;
     }
-    let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let seconds =
+        answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let page = Words::of_status(status, seconds).page(head, again);
     let (parts, body) = page.into_parts();
     *answer.body_mut() = body;
@@ -73,7 +74,7 @@ struct Words {
     status: StatusCode,
     title: &'static str,
     text: Cow<'static, str>,
-    help: &'static str,
+    help: Cow<'static, str>,
     reason: String,
 }
 
@@ -82,9 +83,9 @@ impl Words {
         status: StatusCode,
         title: &'static str,
         text: impl Into<Cow<'static, str>>,
-        help: &'static str,
+        help: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, title, text: text.into(), help, reason: String::new() }
+        Self { status, title, text: text.into(), help: help.into(), reason: String::new() }
     }
 
     fn of_status(status: StatusCode, seconds: Option<u64>) -> Self {
@@ -125,13 +126,14 @@ impl Words {
     }
 
     fn too_many(seconds: Option<u64>) -> Self {
-        let text = match seconds {
-            None => "This was tried too often.".to_owned(),
-            Some(1) => "This was tried too often. Wait for 1 second.".to_owned(),
-            Some(seconds @ 2..=119) => format!("This was tried too often. Wait for {seconds} seconds."),
-            Some(seconds) => format!("This was tried too often. Wait for {} minutes.", seconds.div_ceil(60)),
+        let wait = match seconds {
+            None => "a moment".to_owned(),
+            Some(1) => "1 second".to_owned(),
+            Some(seconds @ 0..=119) => format!("{seconds} seconds"),
+            Some(seconds) => format!("{} minutes", seconds.div_ceil(60)),
         };
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", text, "Then try again.")
+        let help = format!("Wait for {wait}, then try again.");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many attempts", "This was tried too often.", help)
     }
 
     fn unavailable() -> Self {
@@ -146,8 +148,7 @@ impl Words {
     fn page(&self, head: &Head, again: &str) -> Response<Body> {
         let Self { status, title, text, help, reason } = self;
         let id = head.request_id;
-        let page =
-            MessagePage { title, text, help, reason, again, request_id: id.as_str(), style: STYLE };
+        let page = MessagePage { title, text, help, reason, again, request_id: id.as_str(), style: STYLE };
         html(*status, &page, id)
     }
 }
