@@ -11,7 +11,7 @@ use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::credentials::{CreatedSession, Credentials, CredentialsError};
 use crate::csrf::CsrfSecret;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged::{self, Held};
+use crate::endpoint::forged::{self, Held, SessionReader};
 use crate::endpoint::login_input::{self, Form};
 use crate::endpoint::page::{LoginPage, STYLE, Shown, Wrong, html};
 use crate::endpoint::told::{Told, content_type, wants_json};
@@ -109,7 +109,8 @@ impl Login {
     async fn secret(&self, head: &Head, effects: &mut Effects) -> Result<CsrfSecret, Told> {
         let settings = &self.session;
         let now = self.logins.clock.unix();
-        let held = forged::held(settings, head, self.store.as_ref(), now).await?;
+        let held =
+            forged::held(settings, head, SessionReader { store: &self.store, slow: &self.slow }, now).await?;
         let has = held.secret();
         let secret = match &has {
             Some(secret) => secret.clone(),
@@ -136,7 +137,14 @@ impl Login {
         trace: &mut Trace,
     ) -> Result<Response<Body>, Told> {
         let now = self.logins.clock.unix();
-        let (held, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (held, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();

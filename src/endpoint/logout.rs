@@ -8,7 +8,7 @@ use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged;
+use crate::endpoint::forged::{self, SessionReader};
 use crate::endpoint::login::{next_of, redirect};
 use crate::endpoint::login_input;
 use crate::endpoint::told::{Told, content_type, wants_json};
@@ -80,7 +80,14 @@ impl Logout {
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         let now = self.clock.unix();
-        let (held, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (held, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();
