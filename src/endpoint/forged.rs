@@ -53,15 +53,15 @@ pub(in crate::endpoint) async fn expected(
     now: UnixSeconds,
 ) -> Result<(Held, Expected), Told> {
     check_source(settings, head)?;
-    let held = held(settings, head, sessions, now).await?;
-    let stored = held.stored.as_ref().map(Secret::expose);
+    let visitor = visitor(settings, head, sessions, now).await?;
+    let stored = visitor.stored.as_ref().map(Secret::expose);
     let next = settings.csrf.check_cookie(&Method::POST, stored, true).map_err(Told::Forged)?;
     let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
-    Ok((held, expected))
+    Ok((visitor, expected))
 }
 
 /// Reads what a request holds. Sessions are asked for only if they keep the secret.
-pub(in crate::endpoint) async fn held(
+pub(in crate::endpoint) async fn visitor(
     settings: &SessionSettings,
     head: &Head,
     sessions: SessionReader<'_>,

@@ -80,7 +80,7 @@ impl Logout {
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         let now = self.clock.unix();
-        let (held, expected) = match forged::expected(
+        let (visitor, expected) = match forged::expected(
             &self.session,
             head,
             SessionReader { store: &self.store, slow: &self.slow },
@@ -99,7 +99,7 @@ impl Logout {
         let form = login_input::form(content_type(head), bytes.expose()).unwrap_or_default();
         forged::check_token(&self.session, head, expected, form.csrf_token.as_deref())?;
         effects.vary_by_cookie();
-        if let Some(key) = held.session_key() {
+        if let Some(key) = visitor.session_key() {
             let credentials = Arc::clone(&self.credentials);
             let ending = async move { credentials.log_out(key).await };
             self.slow.run(ending).await.map_err(|error| Told::of(&error))?;

@@ -249,12 +249,11 @@ impl SessionScheme {
             Loaded::Unknown(Nothing::Nobody) => Verdict::NotMine,
             Loaded::Unknown(Nothing::Absent) => {
                 // Whoever renewed it, the session goes on under another key.
-                match self.sessions.renewed.get(digest, context.now.monotonic) {
-                    Some(renewed) => self.go_on(renewed, now, &mut effects),
-                    None => {
-                        effects.set_cookie(&self.settings.no_session_cookie());
-                        Verdict::NotMine
-                    }
+                if let Some(renewed) = self.sessions.renewed.get(digest, context.now.monotonic) {
+                    self.go_on(renewed, now, &mut effects)
+                } else {
+                    effects.set_cookie(&self.settings.no_session_cookie());
+                    Verdict::NotMine
                 }
             }
         };
