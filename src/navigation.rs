@@ -59,7 +59,8 @@ pub fn login_location(login_page: &str, head: &Head) -> Option<HeaderValue> {
 ///
 /// Browsers take a backslash for a slash, and drop tabs and line ends before they read.
 pub fn is_local_path(next: &str) -> bool {
-    next.starts_with('/')
+    next.len() <= NEXT_BYTES_MAX
+        && next.starts_with('/')
         && !next.starts_with("//")
         && !next.chars().any(|c| c == '\\' || c.is_control() || c == '\u{2028}' || c == '\u{2029}')
 }

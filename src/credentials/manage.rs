@@ -279,7 +279,10 @@ impl Credentials {
             self.cache.invalidate(Invalidation::Everything);
         } else {
             for digest in digests {
-                self.invalidate_token(*digest);
+                for family in Family::ALL {
+                    let key = CredentialKey { digest: *digest, family };
+                    self.cache.invalidate(Invalidation::Credential(key));
+                }
             }
         }
     }

@@ -80,9 +80,9 @@ pub(in crate::endpoint) async fn visitor(
         if matches!(error, SlowError::Busy) { Told::Busy } else { Told::Unavailable }
     })?;
     let stored = match found {
-        FoundSession::User(session) => session.csrf_secret,
+        FoundSession::User(session) | FoundSession::Outdated(session) => session.csrf_secret,
         FoundSession::Nobody { csrf_secret } => csrf_secret,
-        FoundSession::Absent | FoundSession::Void | FoundSession::Outdated => None,
+        FoundSession::Absent | FoundSession::Void => None,
     };
     Ok(Held { key, stored })
 }

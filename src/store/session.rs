@@ -25,7 +25,7 @@ pub enum FoundSession {
     /// Somebody's whose password was changed since: to be ended, by [`SessionStore::end_void`].
     Void,
     /// Somebody's, signed with a key that is going out of use: to be renewed, by [`SessionStore::renew`].
-    Outdated,
+    Outdated(UserSession),
 }
 
 /// A session of somebody.

@@ -321,3 +321,39 @@ async fn closed_store_answers_with_errors() {
     assert!(matches!(store.delete_user(UserId(1)).await, Err(StoreError::NotWritten(_))));
     assert!(matches!(store.prune(NOW).await, Err(StoreError::NotWritten(_))));
 }
+
+/// A backup is put back while the store is in use.
+#[tokio::test]
+async fn a_file_that_takes_the_place_of_another_is_read_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("d.db"), directory.path().join("e.db"));
+    for (path, name) in [(&path, "alice"), (&other, "bob")] {
+        let store = Sqlite::open(path, SqliteOptions::default()).await.unwrap();
+        store.insert_user(user(name)).await.unwrap();
+        store.close().await;
+    }
+    let store = Sqlite::open(&path, SqliteOptions::default()).await.unwrap();
+    let mut feed = store.change_feed().await.unwrap();
+    assert!(store.find_user("alice").await.unwrap().is_some());
+    std::fs::rename(&path, directory.path().join("old.db")).unwrap();
+    assert!(feed.changes().await.is_err(), "there is none");
+    assert!(store.find_user("alice").await.is_err(), "and what was open before is not asked");
+    std::fs::rename(&other, &path).unwrap();
+    assert_eq!(feed.changes().await.unwrap(), [Change::Everything]);
+    assert!(store.find_user("alice").await.unwrap().is_none());
+    assert!(store.find_user("bob").await.unwrap().is_some());
+    store.insert_user(user("carol")).await.unwrap();
+    assert!(store.find_user("carol").await.unwrap().is_some());
+}
+
+/// Not even its journal is touched.
+#[tokio::test]
+async fn a_file_of_another_program_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.db");
+    std::fs::copy("tests/conformance/fixture.sqlite3", &path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let refused = Sqlite::open(&path, SqliteOptions::default()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NotAdoptable(_)), "{refused:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}

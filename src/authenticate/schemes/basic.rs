@@ -268,6 +268,10 @@ impl VerifiedPasswords {
             self.remembered.right.remove(&key.digest);
             return Ok(Found::Nothing(Nothing::Absent));
         };
+        if !found.user.is_active {
+            // Remembered, the answer would be quick and say that the password was right.
+            return Ok(Found::Nothing(Nothing::Absent));
+        }
         let until = self.remembered.remember(key.digest, &found.password, clock.monotonic());
         Ok(self.fact(&key, found, until))
     }

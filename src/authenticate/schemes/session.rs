@@ -12,7 +12,7 @@ use crate::authenticate::scheme::{
 use crate::body;
 use crate::cache::local::{self, CredentialKey, Fact, Found, Known, Loaded, Nothing, Now};
 use crate::clock::{Monotonic, UnixSeconds};
-use crate::credentials::{Credentials, CredentialsError};
+use crate::credentials::Credentials;
 use crate::csrf::form::Field;
 use crate::csrf::{self, CsrfSecret, NextStep, Reason, Source, form};
 use crate::header::cookie::cookie;
@@ -36,6 +36,8 @@ const KEY_CHARACTERS_MIN: usize = 8;
 const KEY_BYTES_MAX: usize = 128;
 /// Of a form so much is read before it is forwarded: the field against forged requests is usually the first.
 pub const FORM_BYTES_MAX: usize = 64 << 10;
+/// How long an old key still leads to the new one: requests that a browser sent before it had the answer.
+const RENEWED_TIME: Duration = Duration::from_secs(10);
 /// Keys that were renewed and are remembered.
 const RENEWED_MAX: usize = 4096;
 
@@ -166,9 +168,15 @@ pub struct Sessions {
 
 /// Keys that took the place of others. Survives a reload.
 ///
-/// A browser that sends several requests at once with a key that one of them renews gets the new key for all of them;
-/// for what comes later the old one is dead.
-pub struct RenewedKeys(Mutex<LruCache<Digest, RenewedSession>>);
+/// A browser that sends several requests at once with a key that one of them renews gets the new key for all of them.
+/// Once it presents that, or after [`RENEWED_TIME`], the old one is dead.
+pub struct RenewedKeys(Mutex<Renewals>);
+
+struct Renewals {
+    by_old: LruCache<Digest, RenewedSession>,
+    /// The old key by the new one.
+    by_new: LruCache<Digest, Digest>,
+}
 
 #[derive(Clone)]
 struct RenewedSession {
@@ -179,7 +187,7 @@ struct RenewedSession {
 
 impl Default for RenewedKeys {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(RENEWED_MAX)))
+        Self(Mutex::new(Renewals { by_old: LruCache::new(RENEWED_MAX), by_new: LruCache::new(RENEWED_MAX) }))
     }
 }
 
@@ -193,11 +201,21 @@ impl RenewedKeys {
     /// For a request that came then.
     fn get(&self, old: Digest, came: Monotonic) -> Option<RenewedSession> {
         let mut keys = self.0.lock();
-        keys.get(&old).filter(|renewed| came <= renewed.at).cloned()
+        keys.by_old.get(&old).filter(|renewed| came < renewed.at.plus(RENEWED_TIME)).cloned()
     }
 
     fn put(&self, old: Digest, renewed: RenewedSession) {
-        self.0.lock().insert(old, renewed);
+        let mut keys = self.0.lock();
+        keys.by_new.insert(Digest::of(renewed.key.expose()), old);
+        keys.by_old.insert(old, renewed);
+    }
+
+    /// The client has this key: the one before it is dead from now on.
+    fn arrived(&self, new: Digest) {
+        let mut keys = self.0.lock();
+        if let Some(old) = keys.by_new.remove(&new) {
+            keys.by_old.remove(&old);
+        }
     }
 }
 
@@ -241,6 +259,8 @@ impl SessionScheme {
         let mut effects = Effects::default();
         let digest = Digest::of(key.expose());
         let age = self.settings.age_seconds();
+        // What is not remembered is presented for the first time.
+        self.sessions.renewed.arrived(digest);
         let loaded = self.sessions.load(&key, age, stale).await?;
         let now = self.sessions.lookups.now();
         let verdict = match loaded {
@@ -389,16 +409,22 @@ impl Sessions {
         let found = metrics.measure("find-session", store.find_session(key.clone(), clock.unix())).await?;
         let found = match found {
             FoundSession::Void => self.end(key).await?,
-            FoundSession::Outdated => {
-                match self.credentials.renew_session(key.clone(), age_seconds).await.map_err(store_error)? {
-                    (key, Renewed::Renewed(session)) => {
+            FoundSession::Outdated(session) => {
+                match self.credentials.renew_session(key.clone(), age_seconds).await {
+                    Ok((key, Renewed::Renewed(session))) => {
                         let digest = Digest::of(key.expose());
                         let fact = self.fact(CredentialKey { digest, family: Family::Session }, session);
                         self.renewed
                             .put(cache_key.digest, RenewedSession { key, fact, at: clock.monotonic() });
                         FoundSession::Absent
                     }
-                    (_, Renewed::Unchanged(found)) => found,
+                    Ok((_, Renewed::Unchanged(found))) => found,
+                    Err(error) => {
+                        // It is good all the same, and is renewed another time.
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a session cannot be renewed");
+                        FoundSession::User(session)
+                    }
                 }
             }
             found => found,
@@ -407,7 +433,7 @@ impl Sessions {
             FoundSession::Absent => Found::Nothing(Nothing::Absent),
             FoundSession::User(session) => Found::Fact(self.fact(cache_key, session)),
             // What is void or outdated all the same changed between two looks; the next request finds out.
-            FoundSession::Nobody { .. } | FoundSession::Void | FoundSession::Outdated => {
+            FoundSession::Nobody { .. } | FoundSession::Void | FoundSession::Outdated(_) => {
                 Found::Nothing(Nothing::Nobody)
             }
         })
@@ -433,12 +459,5 @@ impl Sessions {
                 Ok(FoundSession::Nobody { csrf_secret: None })
             }
         }
-    }
-}
-
-fn store_error(error: CredentialsError) -> StoreError {
-    match error {
-        CredentialsError::Store(error) => error,
-        other => StoreError::Unavailable(Box::new(other)),
     }
 }

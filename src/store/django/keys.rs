@@ -1,12 +1,12 @@
 //! Keys of DRF's `authtoken_token`: one for each user, opaque, stored as they are presented.
 
-use crate::identity::User;
+use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::django::sessions::datetime;
-use crate::store::django::statements::{DELETE_KEY, INSERT_KEY};
+use crate::store::django::statements::{COUNT_KEYS, DELETE_KEY, DELETE_KEYS_OF, INSERT_KEY};
 use crate::store::django::users::UserRow;
 use crate::store::django::{Django, safe};
-use crate::store::sqlite::error::not_written;
+use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::{KeyRequest, KeyStore, StoreError, StoreFuture};
 use sqlx::FromRow;
 
@@ -15,6 +15,30 @@ struct KeyRow {
     token_key: String,
     #[sqlx(flatten)]
     user: UserRow,
+}
+
+impl Django {
+    /// Counts the keys of a user: one, or none.
+    pub(super) async fn count_keys(&self, user: UserId) -> Result<u64, StoreError> {
+        if !self.settings.needs_keys {
+            return Ok(0);
+        }
+        let count =
+            sqlx::query_scalar::<_, i64>(COUNT_KEYS).bind(user.0).fetch_one(&self.pools.readers).await;
+        Ok(count.map_err(unavailable)?.unsigned_abs())
+    }
+
+    /// Deletes the keys of a user; yields their digests.
+    pub(super) async fn delete_keys_of(&self, user: UserId) -> Result<Vec<Digest>, StoreError> {
+        if !self.settings.needs_keys {
+            return Ok(Vec::new());
+        }
+        let mut write = self.pools.write().await?;
+        let keys = sqlx::query_scalar::<_, String>(DELETE_KEYS_OF).bind(user.0).fetch_all(&mut *write).await;
+        let keys = keys.map_err(not_written)?;
+        write.commit().await.map_err(not_written)?;
+        Ok(keys.into_iter().map(|key| Digest::of(key.as_bytes())).collect())
+    }
 }
 
 /// A key as text. `None`: no row has it.

@@ -1,6 +1,5 @@
 //! What commands ask of Django's users and groups: to be listed. Django changes them.
 
-use crate::clock::UnixSeconds;
 use crate::identity::UserId;
 use crate::store::django::{Django, safe};
 use crate::store::manage::{Account, Group, ManageTokens as _, ManageUsers, UserUpdate};
@@ -11,9 +10,9 @@ impl ManageUsers for Django {
     fn list_users(&self) -> StoreFuture<'_, Vec<Account>> {
         Box::pin(async move {
             let mut accounts = Vec::new();
-            for user in self.all_users().await? {
-                let tokens = self.own.count_tokens(user.id).await?;
-                accounts.push(Account { user, created: UnixSeconds(0), tokens });
+            for (user, created) in self.all_users().await? {
+                let tokens = self.own.count_tokens(user.id).await? + self.count_keys(user.id).await?;
+                accounts.push(Account { user, created, tokens });
             }
             Ok(accounts)
         })

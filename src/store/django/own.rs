@@ -26,7 +26,17 @@ impl TokenStore for Django {
             let Some(found) = self.own.find_token(digest).await? else { return Ok(None) };
             // Whatever the mirror says: whose it is and whether active is Django's to say.
             let user = self.user_by_id(found.user.id).await?;
-            Ok(user.map(|user| FoundToken { user, ..found }))
+            // Ids come back where rows are deleted, or another database is put in place: then it is somebody else.
+            let Some(user) = user else { return Ok(None) };
+            if user.username != found.user.username {
+                tracing::warn!(
+                    user.id = user.id.0,
+                    credential.id = %found.id,
+                    "a token is void: its user has another name now, and may be another one"
+                );
+                return Ok(None);
+            }
+            Ok(Some(FoundToken { user, ..found }))
         })
     }
 
@@ -82,8 +92,13 @@ impl ManageTokens for Django {
         })
     }
 
+    /// The one key that DRF knows of the user goes, too.
     fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>> {
-        self.own.delete_tokens(user)
+        Box::pin(async move {
+            let mut deleted = self.own.delete_tokens(user).await?;
+            deleted.extend(self.delete_keys_of(user).await?);
+            Ok(deleted)
+        })
     }
 
     fn taken_digests(&self, digests: Vec<Digest>) -> StoreFuture<'_, Vec<Digest>> {

@@ -77,7 +77,7 @@ impl Django {
             // An inactive user is nobody before anybody looks at the hash.
             _ if !facts.user.is_active => FoundSession::User(facts),
             Match::Current => FoundSession::User(facts),
-            Match::Fallback => FoundSession::Outdated,
+            Match::Fallback => FoundSession::Outdated(facts),
             Match::No => FoundSession::Void,
         };
         Ok(Read { session: Some(session), found })
@@ -146,7 +146,7 @@ impl SessionStore for Django {
                 let is_others = match &read.found {
                     FoundSession::User(of) => of.user.id != new.user,
                     // Not signed with today's key: Django does not trust what is in it any more.
-                    FoundSession::Void | FoundSession::Outdated => true,
+                    FoundSession::Void | FoundSession::Outdated(_) => true,
                     FoundSession::Absent | FoundSession::Nobody { .. } => false,
                 };
                 let names_another = read
@@ -229,7 +229,7 @@ impl SessionStore for Django {
             let mut write = self.pools.write().await?;
             let Read { session, found } =
                 self.read_session(&mut write, old, now).await.map_err(not_written)?;
-            let (Some(mut session), FoundSession::Outdated) = (session, &found) else {
+            let (Some(mut session), FoundSession::Outdated(_)) = (session, &found) else {
                 return Ok(Renewed::Unchanged(found));
             };
             let user = session.user_id().and_then(|id| id.parse().ok());

@@ -33,6 +33,9 @@ pub(super) struct Statements {
 pub(super) const INSERT_KEY: &str =
     r#"INSERT INTO "authtoken_token" ("key", "created", "user_id") VALUES (?1, ?2, ?3)"#;
 pub(super) const DELETE_KEY: &str = r#"DELETE FROM "authtoken_token" WHERE "authtoken_token"."key" = ?1"#;
+pub(super) const DELETE_KEYS_OF: &str =
+    r#"DELETE FROM "authtoken_token" WHERE "user_id" = ?1 RETURNING "key""#;
+pub(super) const COUNT_KEYS: &str = r#"SELECT count(*) FROM "authtoken_token" WHERE "user_id" = ?1"#;
 pub(super) const PROBE_KEYS: &str =
     r#"SELECT k."key", k."created", k."user_id" FROM "authtoken_token" k LIMIT 0"#;
 
@@ -83,7 +86,11 @@ impl Statements {
         Self {
             user_by_name: select(&format!("{users} u WHERE u.{username} = ?1")),
             user_by_id: select(&format!("{users} u WHERE u.{id} = ?1")),
-            users: select(&format!("{users} u ORDER BY u.{username}")),
+            users: {
+                // Of another table nobody knows a column for that.
+                let joined = if table.table == "auth_user" { r#"u."date_joined""# } else { "NULL" };
+                Arc::from(format!("SELECT {columns}, {joined} AS joined FROM {users} u ORDER BY u.{username}"))
+            },
             passwords: Arc::from(format!(
                 "SELECT coalesce(u.{password}, '') FROM {users} u ORDER BY u.{id} DESC LIMIT ?1"
             )),

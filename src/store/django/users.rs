@@ -1,5 +1,6 @@
 //! Django's users and groups.
 
+use crate::clock::UnixSeconds;
 use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::django::sessions::datetime;
@@ -167,11 +168,23 @@ impl UserStore for Django {
 }
 
 impl Django {
-    /// All users, with their passwords left out.
-    pub(super) async fn all_users(&self) -> Result<Vec<User>, StoreError> {
-        let query = sqlx::query_as::<_, UserRow>(safe(&self.statements.users));
+    /// All users, with their passwords left out, and when they were added, where that is known.
+    pub(super) async fn all_users(&self) -> Result<Vec<(User, UnixSeconds)>, StoreError> {
+        let query = sqlx::query_as::<_, ListedRow>(safe(&self.statements.users));
         let rows = query.fetch_all(&self.pools.readers).await.map_err(unavailable)?;
-        let users = rows.into_iter().map(|row| row.into_user().map(|found| found.user));
+        let users = rows.into_iter().map(|row| {
+            let joined = row.joined.as_deref().and_then(crate::django::parse_datetime);
+            let created = UnixSeconds(joined.map_or(0, |(seconds, _)| seconds));
+            row.user.into_user().map(|found| (found.user, created))
+        });
         users.collect::<sqlx::Result<_>>().map_err(unavailable)
     }
+}
+
+/// A user as listed.
+#[derive(FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    user: UserRow,
+    joined: Option<String>,
 }

@@ -6,11 +6,12 @@
 //! call that is dropped or fails is simply repeated.
 
 use crate::identity::{Digest, UserId};
+use crate::store::sqlite::Pools;
 use crate::store::sqlite::error::unavailable;
+use crate::store::sqlite::watched::Identity;
 use crate::store::{Change, ChangeFeed, StoreError, StoreFuture};
 use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use std::time::Duration;
+use sqlx::sqlite::SqliteConnection;
 
 /// More rows than this at once are answered by [`Change::Everything`]: reading them would take longer than
 /// confirming what is cached.
@@ -32,19 +33,44 @@ pub(super) struct Feed {
     version: Option<i64>,
     /// Number of the last row read; 0: none.
     position: i64,
-    read_wait: Duration,
+    opened: Opened,
+}
+
+/// What a connection was opened to.
+#[derive(Debug)]
+struct Opened {
+    pools: Pools,
+    identity: Identity,
+}
+
+impl Opened {
+    async fn new(pools: &Pools) -> Result<(Self, SqliteConnection), StoreError> {
+        let identity = pools.file.look().await.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let connection = pools.connect.connect().await.map_err(unavailable)?;
+        Ok((Self { pools: pools.clone(), identity }, connection))
+    }
+
+    /// Whether the file is another one by now.
+    async fn is_replaced(&self) -> sqlx::Result<bool> {
+        Ok(self.pools.file.look().await? != self.identity)
+    }
 }
 
 impl Feed {
     /// Starts after the newest row.
-    pub(super) async fn open(
-        connect: &SqliteConnectOptions,
-        read_wait: Duration,
-    ) -> Result<Self, StoreError> {
-        let mut connection = connect.connect().await.map_err(unavailable)?;
+    pub(super) async fn open(pools: &Pools) -> Result<Self, StoreError> {
+        let (opened, mut connection) = Opened::new(pools).await?;
         let position =
             sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
-        Ok(Self { connection, version: None, position, read_wait })
+        Ok(Self { connection, version: None, position, opened })
+    }
+
+    async fn changed(&mut self) -> Result<Vec<Change>, StoreError> {
+        if self.opened.is_replaced().await.map_err(unavailable)? {
+            *self = Self::open(&self.opened.pools).await?;
+            return Ok(vec![Change::Everything]);
+        }
+        self.read().await.map_err(unavailable)
     }
 
     async fn read(&mut self) -> sqlx::Result<Vec<Change>> {
@@ -100,28 +126,32 @@ fn change(row: &Row) -> Option<Change> {
 pub(in crate::store) struct DataVersion {
     connection: SqliteConnection,
     version: i64,
-    read_wait: Duration,
+    opened: Opened,
 }
 
 impl DataVersion {
-    pub(super) async fn open(
-        connect: &SqliteConnectOptions,
-        read_wait: Duration,
-    ) -> Result<Self, StoreError> {
-        let mut connection = connect.connect().await.map_err(unavailable)?;
+    pub(super) async fn open(pools: &Pools) -> Result<Self, StoreError> {
+        let (opened, mut connection) = Opened::new(pools).await?;
         let version = version(&mut connection).await.map_err(unavailable)?;
-        Ok(Self { connection, version, read_wait })
+        Ok(Self { connection, version, opened })
     }
 
     /// Whether anybody did since the last call.
     pub(in crate::store) async fn has_changed(&mut self) -> Result<bool, StoreError> {
-        match tokio::time::timeout(self.read_wait, version(&mut self.connection)).await {
-            Ok(now) => {
-                let now = now.map_err(unavailable)?;
-                Ok(std::mem::replace(&mut self.version, now) != now)
-            }
+        let read_wait = self.opened.pools.read_wait;
+        match tokio::time::timeout(read_wait, self.look()).await {
+            Ok(changed) => changed,
             Err(late) => Err(StoreError::Unavailable(Box::new(late))),
         }
+    }
+
+    async fn look(&mut self) -> Result<bool, StoreError> {
+        if self.opened.is_replaced().await.map_err(unavailable)? {
+            *self = Self::open(&self.opened.pools).await?;
+            return Ok(true);
+        }
+        let now = version(&mut self.connection).await.map_err(unavailable)?;
+        Ok(std::mem::replace(&mut self.version, now) != now)
     }
 }
 
@@ -132,8 +162,9 @@ async fn version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
 impl ChangeFeed for Feed {
     fn changes(&mut self) -> StoreFuture<'_, Vec<Change>> {
         Box::pin(async {
-            match tokio::time::timeout(self.read_wait, self.read()).await {
-                Ok(changes) => changes.map_err(unavailable),
+            let read_wait = self.opened.pools.read_wait;
+            match tokio::time::timeout(read_wait, self.changed()).await {
+                Ok(changes) => changes,
                 Err(late) => Err(StoreError::Unavailable(Box::new(late))),
             }
         })

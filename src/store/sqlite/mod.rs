@@ -17,8 +17,10 @@ mod open;
 mod sessions;
 mod tokens;
 mod users;
+mod watched;
 
 use crate::clock::UnixSeconds;
+use crate::store::sqlite::watched::Watched;
 use crate::store::{ChangeFeed, Store, StoreError, StoreFuture};
 use error::{not_written, unavailable};
 pub(in crate::store) use feed::DataVersion;
@@ -27,6 +29,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{Sqlite as Driver, Transaction};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Rows of the table of changes are kept this long (seconds), much longer than any feed sleeps.
@@ -73,6 +76,7 @@ pub(in crate::store) struct Pools {
     writer: SqlitePool,
     connect: SqliteConnectOptions,
     read_wait: Duration,
+    file: Arc<Watched>,
 }
 
 impl Sqlite {
@@ -119,7 +123,7 @@ impl Pools {
 
     /// A connection of its own that tells whether others wrote.
     pub(in crate::store) async fn data_version(&self) -> Result<DataVersion, StoreError> {
-        DataVersion::open(&self.connect, self.read_wait).await
+        DataVersion::open(self).await
     }
 
     /// As [`Sqlite::close`].
@@ -158,7 +162,7 @@ const PRUNE_SESSIONS: &str =
 impl Store for Sqlite {
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         Box::pin(async {
-            let feed = Feed::open(&self.pools.connect, self.pools.read_wait).await?;
+            let feed = Feed::open(&self.pools).await?;
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
         })
     }

@@ -6,6 +6,7 @@
 
 use crate::store::StoreError;
 use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sqlite::watched::Watched;
 use crate::store::sqlite::{Pools, SqliteOptions};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
@@ -16,6 +17,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Steps from an empty file to the schema of this program.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -23,23 +25,44 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// Opens the file and brings the schema up to date.
 pub(super) async fn open(path: &Path, options: SqliteOptions) -> Result<Pools, StoreError> {
     make_file(path)?;
+    refuse_others(path, &options).await?;
     let connect = connect_options(path, &options).journal_mode(SqliteJournalMode::Wal);
-    let writer = writer_pool(&connect, &options).await.map_err(unavailable)?;
+    let file = Arc::new(Watched::new(path));
+    let writer = writer_pool(&connect, &options, &file).await.map_err(unavailable)?;
     update_schema(&writer).await?;
     let connect = connect.read_only(true);
-    let readers = reader_pool(&connect, &options).await.map_err(unavailable)?;
-    Ok(Pools { readers, writer, connect, read_wait: options.read_wait })
+    let readers = reader_pool(&connect, &options, &file).await.map_err(unavailable)?;
+    Ok(Pools { readers, writer, connect, read_wait: options.read_wait, file })
 }
 
 /// Opens a file that somebody else made. Its journal stays what it is: that is a property of the file, not of a
 /// connection.
 pub(super) async fn adopt(path: &Path, options: &SqliteOptions) -> Result<Pools, StoreError> {
     let connect = connect_options(path, options);
-    let writer = writer_pool(&connect, options).await.map_err(unavailable)?;
+    let file = Arc::new(Watched::new(path));
+    let writer = writer_pool(&connect, options, &file).await.map_err(unavailable)?;
     let connect = connect.read_only(true);
-    let readers = reader_pool(&connect, options).await.map_err(unavailable)?;
-    Ok(Pools { readers, writer, connect, read_wait: options.read_wait })
+    let readers = reader_pool(&connect, options, &file).await.map_err(unavailable)?;
+    Ok(Pools { readers, writer, connect, read_wait: options.read_wait, file })
 }
+
+/// A file with tables of another program is not even put into our journal mode.
+async fn refuse_others(path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
+    let connect = connect_options(path, options).read_only(true);
+    // What cannot be looked at cannot be opened either, and says there why.
+    let Ok(mut connection) = connect.connect().await else { return Ok(()) };
+    let look = sqlx::query_as::<_, (i64, i64)>(OWNERS).fetch_one(&mut connection).await;
+    connection.close().await.unwrap_or_default();
+    if let Ok((0, 1..)) = look {
+        let text = "it has tables of another program; give doorward a file of its own";
+        return Err(StoreError::NotAdoptable(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Tables that say whose the file is: our list of migrations, and all.
+const OWNERS: &str = "SELECT count(*) FILTER (WHERE name = '_sqlx_migrations'), count(*) FROM sqlite_schema
+    WHERE type = 'table' AND name NOT LIKE 'sqlite|_%' ESCAPE '|'";
 
 /// Makes an empty file that only its owner may read; SQLite gives the files beside it the same mode.
 ///
@@ -66,7 +89,12 @@ fn connect_options(path: &Path, options: &SqliteOptions) -> SqliteConnectOptions
 }
 
 /// One connection, kept for ever.
-async fn writer_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) -> sqlx::Result<SqlitePool> {
+async fn writer_pool(
+    connect: &SqliteConnectOptions,
+    options: &SqliteOptions,
+    file: &Arc<Watched>,
+) -> sqlx::Result<SqlitePool> {
+    let file = Arc::clone(file);
     SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(options.write_wait)
@@ -75,13 +103,21 @@ async fn writer_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) ->
         .test_before_acquire(false)
         // SQLite ends a transaction by itself when the disk is full. sqlx 0.9 does not learn of it, and its
         // count of open transactions stays above zero, where no write can begin. Such a connection is replaced.
-        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+        .before_acquire(move |connection, about| {
+            let is_good = file.is_of_now(about.age) && !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_good) })
+        })
         .connect_with(connect.clone())
         .await
 }
 
 /// Connections that cannot write, opened now, so that want of file descriptors later does not matter.
-async fn reader_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) -> sqlx::Result<SqlitePool> {
+async fn reader_pool(
+    connect: &SqliteConnectOptions,
+    options: &SqliteOptions,
+    file: &Arc<Watched>,
+) -> sqlx::Result<SqlitePool> {
+    let file = Arc::clone(file);
     SqlitePoolOptions::new()
         .max_connections(options.readers.get())
         .min_connections(options.readers.get())
@@ -89,6 +125,10 @@ async fn reader_pool(connect: &SqliteConnectOptions, options: &SqliteOptions) ->
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .before_acquire(move |_, about| {
+            let is_good = file.is_of_now(about.age);
+            Box::pin(async move { Ok(is_good) })
+        })
         .connect_with(connect.clone())
         .await
 }

@@ -160,7 +160,7 @@ async fn an_outdated_session_goes_on_under_another_key() {
     let mut session = site.session_of(1, &old_keys()).await;
     session.set_csrf_secret("kept");
     site.session(KEY, &session, &old_keys()).await;
-    assert!(matches!(find(&store, KEY).await, FoundSession::Outdated));
+    assert!(matches!(find(&store, KEY).await, FoundSession::Outdated(_)));
     let renewed = store.renew(renewal(WEEK)).await.unwrap();
     let Renewed::Renewed(UserSession { user, expires, csrf_secret }) = renewed else { panic!("{renewed:?}") };
     assert_eq!((user.id, expires), (UserId(1), UnixSeconds(NOW.0 + WEEK)));
