@@ -67,7 +67,7 @@ async fn entries_in_doubt_are_stale_only_while_the_store_cannot_be_asked() {
     assert_eq!(bench.recall(1), Seen::Miss, "it may answer again");
     assert_eq!(bench.load(1).await, Seen::Stale(1));
     // Counted from when the store last said so, whatever it proved of others.
-    bench.clock.advance(STALE - PAUSE);
+    bench.clock.advance(STALE.checked_sub(PAUSE).unwrap());
     bench.cache.prove(bench.clock.monotonic());
     assert_eq!(bench.load(1).await, Seen::Failed);
     bench.store.fail(false);
@@ -186,7 +186,7 @@ async fn entries_in_doubt_do_while_the_store_is_busy_but_not_past_the_bound() {
     let busy = || bench.cache.recall_while_busy(&key(1), bench.now()).is_some();
     doubt(&bench);
     assert!(busy());
-    bench.clock.advance(BOUND - NANOSECOND * 2);
+    bench.clock.advance(BOUND.checked_sub(NANOSECOND * 2).unwrap());
     assert!(busy());
     bench.cache.prove(bench.clock.monotonic());
     bench.clock.advance(NANOSECOND);

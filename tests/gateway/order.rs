@@ -11,8 +11,8 @@ use doorward::trace::SchemeOutcome;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use std::path::Path;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 const PASSWORD: &str = "correct horse battery staple";
 const CSRF: &str = "abcdefghijklmnopqrstuvwxyz012345";
@@ -31,6 +31,7 @@ fn routes(lists: &[(&str, &str)]) -> Settings {
 }
 
 /// Runs a case over both protocols, with alice's session.
+#[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 fn with_session(settings: &Settings, case: impl AsyncFn(&World, &Client, &str)) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let world = World::start(settings);
@@ -149,6 +150,7 @@ fn bad_credentials_do_not_matter_on_a_public_route_that_says_so() {
         ("drf", "schemes = [\"token\", \"basic\"]\npermission = \"anyone\""),
         ("open", &format!("schemes = [\"token\", \"basic\"]\npermission = \"anyone\"\n{ignore}")),
         ("read", &format!("schemes = [\"token\", \"session\"]\npermission = \"read-only\"\n{ignore}")),
+        ("forged", &format!("schemes = [\"session\"]\npermission = \"anyone\"\n{ignore}")),
         ("closed", &format!("schemes = [\"token\"]\n{ignore}")),
     ]);
     with_session(&settings, async |world, client, key| {
@@ -172,8 +174,10 @@ fn bad_credentials_do_not_matter_on_a_public_route_that_says_so() {
         assert_eq!(client.send(bad("POST", "/read")).await.status, 401);
         assert_eq!(client.send(bad("GET", "/closed")).await.status, 401);
         // A forged request is not an anonymous one.
-        let forged = session(Request::post("/read", "x"), key).field("Origin", "https://evil.test");
-        assert_eq!(client.send(forged).await.status, 403);
+        for path in ["/read", "/forged"] {
+            let forged = session(Request::post(path, "x"), key).field("Origin", "https://evil.test");
+            assert_eq!(client.send(forged).await.status, 403, "{path}");
+        }
     });
 }
 
@@ -246,6 +250,8 @@ fn permissions_hold_whatever_the_scheme() {
 const ALICE: &str = "a39990a3bb4dde2db07439908a3211415a63c790";
 const IVAN: &str = "0eecb87a916b64d950eec75064ca83634c060d8f";
 const SARA: &str = "c968fcc4ea36cf2629c734696619121e1c297687";
+/// Of `pbkdf2_older`, whose hash takes a moment only.
+const OLDER_PASSWORD: &str = "older-pass-1";
 
 /// A gateway on a copy of the fixture.
 fn adopted(directory: &Path, upstream: &TestUpstream, sections: &str) -> TestGateway {
@@ -459,6 +465,40 @@ fn who_is_known_passes_while_others_wait_for_the_store() {
             let (first, (known, unknown)) = tokio::join!(waiting.send(token("/x", UNKNOWN)), known);
             assert_eq!((first.status, known, unknown), (401, 200, 503));
             assert_eq!(client.send(token("/x", SARA)).await.status, 200);
+        });
+    }
+}
+
+#[test]
+fn a_password_that_django_changed_is_not_used_because_the_guard_is_closed() {
+    // What the store says counts: that nobody may guess is no outage.
+    let sections = format!(
+        "{}\n[authentication.guard]\naddress_and_user = \"2/hour\"\nuser_delay = \"off\"\n",
+        route("", "schemes = [\"basic\"]").replace("[routes.]", "[routes.everything]")
+    );
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        run(protocol, &sections, async |site, client| {
+            let get = async |password: &str| {
+                client.send(basic(Request::get("/x"), "pbkdf2_older", password)).await.status
+            };
+            assert_eq!(get(OLDER_PASSWORD).await, 200);
+            for number in 0..2 {
+                assert_eq!(get(&format!("guess {number}")).await, 401);
+            }
+            assert_eq!(get("guess 2").await, 429);
+            // Whatever else Django writes, who is known passes.
+            let mut django = site.django().await;
+            execute(&mut django, "UPDATE auth_user SET last_login = datetime('now') WHERE id = 2").await;
+            sleep(Duration::from_millis(300)).await;
+            assert_eq!(get(OLDER_PASSWORD).await, 200);
+            execute(&mut django, "UPDATE auth_user SET password = '!' WHERE username = 'pbkdf2_older'").await;
+            let since = Instant::now();
+            while get(OLDER_PASSWORD).await == 200 {
+                assert!(since.elapsed() < Duration::from_secs(1), "it is used still");
+            }
+            for _ in 0..3 {
+                assert_eq!(get(OLDER_PASSWORD).await, 429);
+            }
         });
     }
 }

@@ -13,8 +13,8 @@ use doorward::secret::Secret;
 use doorward::trace::{AnsweredBy, Reason, SchemeOutcome};
 use sqlx::ConnectOptions as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 const PASSWORD: &str = "correct horse battery staple";
 /// As Django makes one: 32 of letters and digits, which a client may send as it is.
@@ -48,6 +48,7 @@ fn settings(sections: &str) -> Settings {
 }
 
 /// Runs a case over both protocols, with alice's session.
+#[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 fn with_session(settings: &Settings, case: impl AsyncFn(&World, &Client, &str)) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let world = World::start(settings);

@@ -9,7 +9,8 @@ use doorward::store::session::{NewSession, SessionStore as _};
 use doorward::store::{
     Change, ChangeFeed, KeyRequest, KeyStore as _, Store as _, StoreError, UserStore as _,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn neither_the_schema_nor_the_mode_of_the_file_is_changed() {

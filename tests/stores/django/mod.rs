@@ -62,7 +62,7 @@ impl Site {
 
     /// Why it cannot be adopted.
     async fn refused(&self, settings: DjangoSettings) -> String {
-        match self.open_with(settings).await {
+        match Box::pin(self.open_with(settings)).await {
             Err(StoreError::NotAdoptable(text)) => text,
             other => panic!("{other:?}"),
         }
