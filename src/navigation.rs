@@ -30,7 +30,7 @@ pub fn accepts(head: &Head, media_type: &[u8]) -> bool {
 fn names(range: &[u8], media_type: &[u8]) -> bool {
     let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
-    is_named && !parts.any(|parameter| is_no_weight(parameter))
+    is_named && !parts.any(is_no_weight)
 }
 
 /// `q=0`, `q=0.000`: not acceptable (RFC 9110 section 12.4.2).

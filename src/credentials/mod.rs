@@ -353,9 +353,10 @@ impl Credentials {
     ) -> Result<Option<UserWithPassword>, CredentialsError> {
         // DRF 3.18, `ProhibitNullCharactersValidator`; PostgreSQL cannot even be asked for it.
         let is_askable = !username.contains('\0');
-        let found = match is_askable {
-            true => self.metrics.measure("find-user", self.store.find_user(username)).await?,
-            false => None,
+        let found = if is_askable {
+            self.metrics.measure("find-user", self.store.find_user(username)).await?
+        } else {
+            None
         };
         let encoded = found.as_ref().map(|found| found.password.clone());
         let matches = self.passwords.verify(password.clone(), encoded).await?;

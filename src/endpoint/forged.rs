@@ -44,11 +44,11 @@ pub(in crate::endpoint) async fn expected(
     now: UnixSeconds,
 ) -> Result<(Held, Expected), Told> {
     check_source(settings, head)?;
-    let held = held(settings, head, store, now).await?;
-    let stored = held.stored.as_ref().map(Secret::expose);
+    let theirs = held(settings, head, store, now).await?;
+    let stored = theirs.stored.as_ref().map(Secret::expose);
     let next = settings.csrf.check_cookie(&Method::POST, stored, true).map_err(Told::Forged)?;
     let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
-    Ok((held, expected))
+    Ok((theirs, expected))
 }
 
 /// Reads what a request holds. Sessions are asked for only if they keep the secret.

@@ -109,8 +109,8 @@ impl Login {
     async fn secret(&self, head: &Head, effects: &mut Effects) -> Result<CsrfSecret, Told> {
         let settings = &self.session;
         let now = self.logins.clock.unix();
-        let held = forged::held(settings, head, self.store.as_ref(), now).await?;
-        let has = held.secret();
+        let theirs = forged::held(settings, head, self.store.as_ref(), now).await?;
+        let has = theirs.secret();
         let secret = match &has {
             Some(secret) => secret.clone(),
             None => new_csrf_secret().map_err(|_| Told::Unavailable)?,
@@ -118,7 +118,7 @@ impl Login {
         if !settings.csrf.use_sessions {
             effects.set_cookie(&settings.csrf_cookie(secret.as_str(), now));
         } else if has.is_none() {
-            let old = held.session_key();
+            let old = theirs.session_key();
             let kept = Arc::clone(&self.credentials);
             let (value, age) = (Secret::new(secret.as_str()), settings.age);
             let keeping = async move { kept.keep_csrf_secret(old, value, age).await };
@@ -136,7 +136,7 @@ impl Login {
         trace: &mut Trace,
     ) -> Result<Response<Body>, Told> {
         let now = self.logins.clock.unix();
-        let (held, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (theirs, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();
@@ -161,7 +161,7 @@ impl Login {
             Err(error) => return Err(not_checked(error)),
         };
         let session = match user {
-            Some(user) => self.session_for(user, &held).await?,
+            Some(user) => self.session_for(user, &theirs).await?,
             None => None,
         };
         let Some((user, session, secret)) = session else {
@@ -179,11 +179,11 @@ impl Login {
     async fn session_for(
         &self,
         user: User,
-        held: &Held,
+        theirs: &Held,
     ) -> Result<Option<(User, CreatedSession, CsrfSecret)>, Told> {
         let secret = new_csrf_secret().map_err(|_| Told::Unavailable)?;
         let in_session = self.session.csrf.use_sessions.then(|| Secret::new(secret.as_str()));
-        let (credentials, old, age) = (Arc::clone(&self.credentials), held.session_key(), self.session.age);
+        let (credentials, old, age) = (Arc::clone(&self.credentials), theirs.session_key(), self.session.age);
         let making = async move {
             let made = credentials.log_in(&user, old, in_session, age).await?;
             Ok::<_, CredentialsError>(made.map(|session| (user, session)))

@@ -80,7 +80,7 @@ impl Logout {
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         let now = self.clock.unix();
-        let (held, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (theirs, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();
@@ -92,7 +92,7 @@ impl Logout {
         let form = login_input::form(content_type(head), bytes.expose()).unwrap_or_default();
         forged::check_token(&self.session, head, expected, form.csrf_token.as_deref())?;
         effects.vary_by_cookie();
-        if let Some(key) = held.session_key() {
+        if let Some(key) = theirs.session_key() {
             let credentials = Arc::clone(&self.credentials);
             let ending = async move { credentials.log_out(key).await };
             self.slow.run(ending).await.map_err(|error| Told::of(&error))?;

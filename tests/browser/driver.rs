@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by `chromedriver` (W3C WebDriver): commands are JSON by HTTP on the loopback.
+//! A headless Chromium, driven by `chromedriver` (W3C `WebDriver`): commands are JSON by HTTP on the loopback.
 //!
 //! One connection a command: it is what needs no client of HTTP.
 
@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What elements are called in answers (WebDriver, section 12).
+/// What elements are called in answers (`WebDriver`, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// WebDriver, section 17.4.2.
+/// `WebDriver`, section 17.4.2: the key.
 pub(crate) const ENTER: &str = "\u{e007}";
 
 /// A browser with a profile of its own; ended when dropped.
@@ -22,7 +22,7 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 /// Part of a page.
@@ -51,7 +51,7 @@ impl Browser {
         });
         let profile = tempfile::tempdir().unwrap();
         let port = port.expect("chromedriver says its port");
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, port, session: String::new(), profile };
         browser.session = browser.open();
         browser
     }
@@ -59,7 +59,7 @@ impl Browser {
     fn open(&self) -> String {
         let mut arguments = vec![
             "--headless=new".to_owned(),
-            format!("--user-data-dir={}", self._profile.path().display()),
+            format!("--user-data-dir={}", self.profile.path().display()),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
             "--disable-background-networking".to_owned(),
@@ -196,7 +196,13 @@ impl Browser {
         let since = Instant::now();
         while !is_so() {
             let late = since.elapsed() > PATIENCE;
-            assert!(!late, "{what:?} does not come, but {:?} at {}: {:#?}", self.title(), self.url(), self.console());
+            assert!(
+                !late,
+                "{what:?} does not come, but {:?} at {}: {:#?}",
+                self.title(),
+                self.url(),
+                self.console()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

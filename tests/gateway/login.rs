@@ -768,7 +768,8 @@ fn too_many_failed_logins_are_told_to_wait() {
         assert!((1700..=1800).contains(&seconds), "{seconds}");
         let page = answer.text();
         assert!(
-            page.contains("<title>Error: Too many attempts</title>") && page.contains("Wait for 30 minutes, then try again.")
+            page.contains("<title>Error: Too many attempts</title>")
+                && page.contains("Wait for 30 minutes, then try again.")
         );
         let body = r#"{"username": "mallory", "password": "guess"}"#;
         let answer = browser.send(json("/accounts/login/", body).field("X-CSRFToken", browser.token())).await;
@@ -961,12 +962,15 @@ fn a_navigation_leads_to_the_login_page_and_back() {
     });
 }
 
+/// Method, fields, and the status of the answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 #[test]
 fn only_navigations_are_led_to_the_login_page() {
     on_both(&settings(""), async |world, client| {
         let mark = world.upstream.mark();
         let unknown = "Token 0000000000000000000000000000000000000000";
-        let cases: &[(&str, &[(&str, &str)], u16)] = &[
+        let cases: &[Case<'_>] = &[
             ("GET", &[("Sec-Fetch-Mode", "navigate")], 302),
             ("HEAD", &[("Sec-Fetch-Mode", "navigate")], 302),
             ("GET", &[("Sec-Fetch-Mode", "navigate"), ("Authorization", unknown)], 302),

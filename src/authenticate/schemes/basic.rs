@@ -90,7 +90,9 @@ impl Remembered {
     /// Names credentials as they were presented. Two ways to write the same ones have two names.
     fn digest(&self, parts: &[&[u8]]) -> Digest {
         let mut context = hmac::Context::with_key(&self.key);
-        parts.iter().for_each(|part| context.update(part));
+        for part in parts {
+            context.update(part);
+        }
         // A tag has 32 bytes.
         Digest(context.sign().as_ref().first_chunk().copied().unwrap_or_default())
     }

@@ -205,8 +205,8 @@ impl SessionScheme {
         if self.settings.csrf.use_sessions {
             return;
         }
-        let Some(held) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
-        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&held)).is_ok();
+        let Some(value) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
+        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&value)).is_ok();
         if !is_good && let Ok(secret) = new_csrf_secret() {
             effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
         }
