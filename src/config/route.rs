@@ -261,6 +261,7 @@ impl Reach {
         let pass_unverified = raw.pass_unverified.as_ref().filter(|entry| entry.value);
         let reach = Self { schemes, permission, pass_unverified: pass_unverified.is_some() };
         reach.check_passable(name, raw, problems);
+        reach.check_login_page(name, raw, context, problems);
         if let Some(entry) = pass_unverified
             && reach.permission != Permission::Anyone
             && !problems.is_lost(&["routes", name.get_ref(), "permission"])
@@ -272,6 +273,30 @@ impl Reach {
             );
         }
         reach
+    }
+
+    /// What a login makes is a session.
+    fn check_login_page(
+        &self,
+        name: &Spanned<String>,
+        raw: &raw::Route,
+        context: &Context<'_>,
+        problems: &mut Problems,
+    ) {
+        let Some(page) = &raw.login_page else { return };
+        let is_session = |index: &usize| {
+            context.schemes.get(*index).is_some_and(|scheme| matches!(scheme.kind, SchemeConfig::Session(_)))
+        };
+        let route = name.get_ref().as_str();
+        let is_lost = problems.is_lost(&["routes", route, "schemes"])
+            || problems.is_lost(&["authentication", "schemes"])
+            || raw.schemes.as_ref().is_some_and(|names| names.get_ref().len() != self.schemes.len());
+        if is_lost || self.schemes.iter().any(is_session) {
+            return;
+        }
+        let fault =
+            Fault::new("whoever has logged in is led to the login page again: the route takes no sessions");
+        problems.warn(&page.span, fault.help("write \"session\" among its schemes"));
     }
 
     /// Without a scheme nobody is ever known.

@@ -1746,3 +1746,21 @@ proptest! {
         check_any(&text.into_iter().collect::<String>());
     }
 }
+
+#[test]
+fn a_login_page_is_for_routes_that_take_sessions() {
+    let with = |schemes: &str| {
+        let page = "login_page = \"/accounts/login/\"\n";
+        format!(
+            "{GOOD}schemes = {schemes}\n{page}[routes.login]\npath = \"/accounts/login/\"\nhandler = \"login\"\n"
+        )
+    };
+    let (line, column, said) = warning(&with("[\"token\", \"basic\"]"));
+    assert_eq!((line, column), (6, 14));
+    assert!(said.starts_with("whoever has logged in is led to the login page again"), "{said}");
+    assert!(said.ends_with("write \"session\" among its schemes"), "{said}");
+    assert!(good(&with("[\"session\"]")).warnings.is_empty());
+    assert!(good(&with("[\"token\", \"session\"]")).warnings.is_empty());
+    // A name that is not known is told of, and nothing that would follow from it.
+    assert_eq!(problems(&with("[\"sesion\"]")).len(), 1);
+}

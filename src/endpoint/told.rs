@@ -140,7 +140,7 @@ impl Words {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Not available at the moment",
-            "Nothing is wrong with what you typed in: it could not be checked.",
+            "This site cannot do that right now, whatever was typed in.",
             "Try again in a moment.",
         )
     }

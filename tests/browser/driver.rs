@@ -1,9 +1,9 @@
-//! A headless Chromium, driven by `chromedriver` (W3C WebDriver): commands are JSON by HTTP on the loopback.
+//! A headless Chromium, driven by `chromedriver` (W3C `WebDriver`): commands are JSON by HTTP on the loopback.
 //!
 //! One connection a command: it is what needs no client of HTTP.
 
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What elements are called in answers (WebDriver, section 12).
+/// What elements are called in answers (`WebDriver`, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// WebDriver, section 17.4.2.
+/// `WebDriver`, section 17.4.2: the key.
 pub(crate) const ENTER: &str = "\u{e007}";
 
 /// A browser with a profile of its own; ended when dropped.
@@ -22,7 +22,7 @@ pub(crate) struct Browser {
     driver: Child,
     port: u16,
     session: String,
-    _profile: TempDir,
+    profile: TempDir,
 }
 
 /// Part of a page.
@@ -39,7 +39,10 @@ impl Browser {
                 "{program} is missing, or does not start; install the Debian package {package}, or run scripts/test"
             );
         }
+        let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("chromedriver");
+        // Chromium keeps more than its profile at home.
+        command.env("HOME", profile.path()).env_remove("XDG_CONFIG_HOME");
         command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
         let mut driver = command.spawn().unwrap();
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -49,9 +52,8 @@ impl Browser {
                 .parse()
                 .ok()
         });
-        let profile = tempfile::tempdir().unwrap();
         let port = port.expect("chromedriver says its port");
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver, port, session: String::new(), profile };
         browser.session = browser.open();
         browser
     }
@@ -59,7 +61,7 @@ impl Browser {
     fn open(&self) -> String {
         let mut arguments = vec![
             "--headless=new".to_owned(),
-            format!("--user-data-dir={}", self._profile.path().display()),
+            format!("--user-data-dir={}", self.profile.path().display()),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
             "--disable-background-networking".to_owned(),
@@ -79,23 +81,29 @@ impl Browser {
         answer["sessionId"].as_str().unwrap().to_owned()
     }
 
-    /// One command; its value.
+    /// One command; its value. It must succeed.
     fn command(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let answer = self.try_command(method, path, body).unwrap();
+        let error = &answer["value"]["error"];
+        assert!(error.is_null(), "{method} {path}: {}", answer["value"]["message"]);
+        answer["value"].clone()
+    }
+
+    fn try_command(&self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Value> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         let body = body.map(Value::to_string).unwrap_or_default();
         let length = body.len();
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
+        )?;
         let mut answer = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut line = String::new();
-            answer.read_line(&mut line).unwrap();
+            answer.read_line(&mut line)?;
             let line = line.trim_end().to_ascii_lowercase();
             if let Some(given) = line.strip_prefix("content-length:") {
                 length = given.trim().parse().unwrap();
@@ -105,11 +113,8 @@ impl Browser {
             }
         }
         let mut body = vec![0; length];
-        answer.read_exact(&mut body).unwrap();
-        let answer: Value = serde_json::from_slice(&body).unwrap();
-        let error = &answer["value"]["error"];
-        assert!(error.is_null(), "{method} {path}: {}", answer["value"]["message"]);
-        answer["value"].clone()
+        answer.read_exact(&mut body)?;
+        Ok(serde_json::from_slice(&body)?)
     }
 
     fn get(&self, path: &str) -> Value {
@@ -252,10 +257,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.command("DELETE", &format!("/session/{}", self.session), None);
-        }
-        // Asked to end, it ends its browser too.
+        // This ends the browser; the driver would leave it behind. In a test that has failed nothing may panic here.
+        drop(self.try_command("DELETE", &format!("/session/{}", self.session), None));
         let id = rustix::process::Pid::from_raw(self.driver.id().cast_signed()).unwrap();
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap_or_default();
         drop(self.driver.wait());

@@ -3,6 +3,10 @@
 //! Needs Debian's `chromium` and `chromium-driver`; `scripts/test` installs them. Pictures of every page, in light and in
 //! dark colours, wide and narrow, are left under `target/tmp/browser/`.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a browser has a clock of its own, and nothing here is asynchronous"
+)]
 
 mod driver;
 mod site;

@@ -21,7 +21,7 @@ impl Site {
     pub(crate) fn start(sections: &str) -> Self {
         let application = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = application.local_addr().unwrap();
-        std::thread::spawn(move || application.incoming().for_each(|stream| drop(serve(stream.unwrap()))));
+        std::thread::spawn(move || application.incoming().for_each(|stream| drop(serve(&stream.unwrap()))));
         let documented = block("toml").replace("127.0.0.1:9000", &address.to_string());
         let text = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\n\n{documented}\n{sections}\n");
         let directory = tempfile::tempdir().unwrap();
@@ -74,10 +74,10 @@ fn block(language: &str) -> String {
 }
 
 /// One request: a page that says who is there, with the button of the documentation.
-fn serve(stream: TcpStream) -> std::io::Result<()> {
+fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
     let mut user = "nobody".to_owned();
     let (mut leaves, mut port) = (false, String::new());
-    for line in BufReader::new(&stream).lines() {
+    for line in BufReader::new(stream).lines() {
         let line = line?;
         if let Some(name) = line.to_ascii_lowercase().strip_prefix("remote-user:") {
             name.trim().clone_into(&mut user);
@@ -92,7 +92,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
     }
     if leaves {
         return write!(
-            &stream,
+            stream,
             "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/app\r\nContent-Length: 0\r\n\
              Connection: close\r\n\r\n"
         );
@@ -101,7 +101,7 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
     let page = format!("<!doctype html><title>Application</title><p id=\"user\">{user}</p>\n{button}");
     let length = page.len();
     write!(
-        &stream,
+        stream,
         "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{page}"
     )

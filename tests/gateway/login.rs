@@ -962,12 +962,15 @@ fn a_navigation_leads_to_the_login_page_and_back() {
     });
 }
 
+/// Method, fields, and the status of the answer.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+
 #[test]
 fn only_navigations_are_led_to_the_login_page() {
     on_both(&settings(""), async |world, client| {
         let mark = world.upstream.mark();
         let unknown = "Token 0000000000000000000000000000000000000000";
-        let cases: &[(&str, &[(&str, &str)], u16)] = &[
+        let cases: &[Case<'_>] = &[
             ("GET", &[("Sec-Fetch-Mode", "navigate")], 302),
             ("HEAD", &[("Sec-Fetch-Mode", "navigate")], 302),
             ("GET", &[("Sec-Fetch-Mode", "navigate"), ("Authorization", unknown)], 302),

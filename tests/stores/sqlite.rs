@@ -335,10 +335,10 @@ async fn a_file_that_takes_the_place_of_another_is_read_at_once() {
     let store = Sqlite::open(&path, SqliteOptions::default()).await.unwrap();
     let mut feed = store.change_feed().await.unwrap();
     assert!(store.find_user("alice").await.unwrap().is_some());
-    std::fs::rename(&path, directory.path().join("old.db")).unwrap();
+    fs::rename(&path, directory.path().join("old.db")).unwrap();
     assert!(feed.changes().await.is_err(), "there is none");
     assert!(store.find_user("alice").await.is_err(), "and what was open before is not asked");
-    std::fs::rename(&other, &path).unwrap();
+    fs::rename(&other, &path).unwrap();
     assert_eq!(feed.changes().await.unwrap(), [Change::Everything]);
     assert!(store.find_user("alice").await.unwrap().is_none());
     assert!(store.find_user("bob").await.unwrap().is_some());
@@ -351,9 +351,9 @@ async fn a_file_that_takes_the_place_of_another_is_read_at_once() {
 async fn a_file_of_another_program_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("d.db");
-    std::fs::copy("tests/conformance/fixture.sqlite3", &path).unwrap();
-    let before = std::fs::read(&path).unwrap();
+    fs::copy("tests/conformance/fixture.sqlite3", &path).unwrap();
+    let before = fs::read(&path).unwrap();
     let refused = Sqlite::open(&path, SqliteOptions::default()).await.unwrap_err();
     assert!(matches!(refused, StoreError::NotAdoptable(_)), "{refused:?}");
-    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(fs::read(&path).unwrap(), before);
 }
