@@ -9,6 +9,7 @@
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 AUTH = {"": None, "Token": "Token", "Basic": None, "Session": None, "RemoteUser": None}
 
@@ -32,7 +33,8 @@ class Echo(BaseHTTPRequestHandler):
         allow = ", ".join([*methods, "HEAD", "OPTIONS"])
         if self.command not in [*methods, "HEAD", "OPTIONS"]:
             return self.reply(405, {"detail": f'Method "{self.command}" not allowed.'}, allow)
-        user = (self.headers.get("Remote-User") or "").encode("latin-1").decode("utf-8", "replace")
+        # doorward writes what could split or end a value as %XX.
+        user = unquote((self.headers.get("Remote-User") or "").encode("latin-1").decode("utf-8", "replace"))
         kind = self.headers.get("X-Auth-Kind") or ""
         self.reply(200, {"user": user, "auth": AUTH.get(kind, kind)}, allow)
 
