@@ -122,14 +122,14 @@ impl SessionSettings {
     /// Replaces cookies that cannot be right, whatever is asked and whoever asks (Django 5.2, `SessionMiddleware` and
     /// `CsrfViewMiddleware.process_request`).
     pub fn mend_cookies(&self, head: &Head, now: UnixSeconds, effects: &mut Effects) {
-        if cookie(&head.headers, &self.cookie).is_some_and(|held| is_short(&held)) {
+        if cookie(&head.headers, &self.cookie).is_some_and(|value| is_short(&value)) {
             effects.mend_cookie(&self.no_session_cookie());
         }
         if self.csrf.use_sessions {
             return;
         }
-        let Some(held) = cookie(&head.headers, &self.csrf_cookie) else { return };
-        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&held)).is_ok();
+        let Some(value) = cookie(&head.headers, &self.csrf_cookie) else { return };
+        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&value)).is_ok();
         if !is_good && let Ok(secret) = new_csrf_secret() {
             effects.mend_cookie(&self.csrf_cookie(secret.as_str(), now));
         }
