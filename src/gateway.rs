@@ -17,7 +17,7 @@ use crate::cors::{self, Cors};
 use crate::endpoint::login::Login;
 use crate::endpoint::logout::Logout;
 use crate::endpoint::obtain_token::{self, ObtainToken};
-use crate::endpoint::whoami;
+use crate::endpoint::{told, whoami};
 use crate::forward::{Forwarder, forward};
 use crate::navigation;
 use crate::require_https::RequireHttps;
@@ -30,7 +30,7 @@ use crate::throttle::{Throttles, admit};
 use crate::trace::{Reason, Trace};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::Incoming;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -82,11 +82,22 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether credentials are given out there, so that what is sent there is secret, too.
-    fn issues_credentials(&self) -> bool {
+    /// Whether credentials are given out there to a request of this method, so that what it sends is secret, too.
+    fn issues_credentials(&self, method: &Method) -> bool {
         match self {
             Self::Forward(_) | Self::Logout(_) | Self::WhoAmI => false,
-            Self::ObtainToken(_) | Self::Login(_) => true,
+            Self::ObtainToken(_) => true,
+            // Whoever wants to see the page is shown it by HTTPS.
+            Self::Login(_) => !matches!(*method, Method::GET | Method::HEAD),
+        }
+    }
+
+    /// For the routes that people look at: where they may go on after a refusal; empty: on the same page.
+    fn again(&self) -> Option<&str> {
+        match self {
+            Self::Forward(_) | Self::ObtainToken(_) | Self::WhoAmI => None,
+            Self::Login(_) => Some(""),
+            Self::Logout(handler) => Some(&handler.redirect),
         }
     }
 }
@@ -194,7 +205,7 @@ impl Gateway {
             return Ok(preflight_answer(fields, record.request_id));
         }
 
-        let context = Context { now, stale_while_unreachable: plan.stale_while_unreachable };
+        let context = Context::new(now, plan.stale_while_unreachable);
         // A preflight never carries credentials (WHATWG Fetch), so nobody is let in that would not be.
         let is_let_pass = is_preflight && plan.passes_preflight;
         let authenticated = if is_let_pass {
@@ -259,7 +270,7 @@ impl Gateway {
 
     fn issues_credentials(&self, head: &Head) -> bool {
         let found = self.routes.find(head.authority.host(), &head.target, &head.method);
-        found.is_ok_and(|(_, plan)| plan.action.issues_credentials())
+        found.is_ok_and(|(_, plan)| plan.action.issues_credentials(&head.method))
     }
 
     fn refuse(&self, rejection: &Rejection, record: &mut Record) -> Response<Body> {
@@ -290,6 +301,9 @@ impl Gateway {
         if let Some(Action::ObtainToken(_)) = plan.map(|plan| &plan.action) {
             // DRF names the methods in every answer.
             answer.headers_mut().insert(header::ALLOW, obtain_token::ALLOW);
+        }
+        if let (Some(again), Some(head)) = (plan.and_then(|plan| plan.action.again()), &record.head) {
+            told::for_people(&mut answer, head, again);
         }
         if plan.is_some_and(|plan| !matches!(plan.action, Action::Forward(_))) {
             // Whatever this route answers is about credentials, and nobody else's.

@@ -16,14 +16,29 @@ pub fn is_navigation(head: &Head) -> bool {
     if let Some(mode) = head.headers.get("sec-fetch-mode") {
         return mode.as_bytes() == b"navigate";
     }
-    let wants_html = |value: &HeaderValue| {
-        let types = value.as_bytes().split(|byte| *byte == b',');
-        types
-            .filter_map(|one| one.split(|byte| *byte == b';').next())
-            .any(|one| one.trim_ascii().eq_ignore_ascii_case(b"text/html"))
-    };
-    !head.headers.contains_key(header::AUTHORIZATION)
-        && head.headers.get_all(header::ACCEPT).iter().any(wants_html)
+    !head.headers.contains_key(header::AUTHORIZATION) && accepts(head, b"text/html")
+}
+
+/// Whether `Accept` (RFC 9110 section 12.5.1) names this media type itself, and not as one that is not wanted.
+pub fn accepts(head: &Head, media_type: &[u8]) -> bool {
+    let fields = head.headers.get_all(header::ACCEPT).iter();
+    fields
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|range| names(range, media_type))
+}
+
+fn names(range: &[u8], media_type: &[u8]) -> bool {
+    let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+    is_named && !parts.any(is_no_weight)
+}
+
+/// `q=0`, `q=0.000`: not acceptable (RFC 9110 section 12.4.2).
+fn is_no_weight(parameter: &[u8]) -> bool {
+    let weight = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="));
+    weight.is_some_and(|weight| {
+        weight.starts_with(b"0") && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+    })
 }
 
 /// Where the login page is, and where it is to lead back to. `None`: the login page itself was asked for.
@@ -119,10 +134,33 @@ mod tests {
     }
 
     #[test]
+    fn a_media_type_is_named_whatever_its_weight_but_none() {
+        for range in ["text/html", " TEXT/HTML ;q=0.8", "text/html;level=1;q=0.001", "text/html;q=1"] {
+            assert!(names(range.as_bytes(), b"text/html"), "{range}");
+        }
+        for range in
+            ["", "*/*", "text/*", "text/htmlx", "application/json", "text/html;q=0", "text/html; q=0.000"]
+        {
+            assert!(!names(range.as_bytes(), b"text/html"), "{range}");
+        }
+    }
+
+    #[test]
     fn what_is_led_back_to_is_encoded() {
         let mut out = String::new();
         encode("/a b?c=d&e=é", &mut out);
         assert_eq!(out, "/a%20b%3Fc%3Dd%26e%3D%C3%A9");
+    }
+
+    /// What browsers make of a `Location` (URL standard, section 4.4): they drop tabs and line ends, and blanks and
+    /// controls around, and take a backslash for a slash.
+    fn as_browsers_read(location: &str) -> String {
+        let trimmed = location.trim_matches(|c: char| c <= ' ');
+        trimmed
+            .chars()
+            .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
+            .map(|c| if c == '\\' { '/' } else { c })
+            .collect()
     }
 
     proptest! {
@@ -131,6 +169,23 @@ mod tests {
             let mut out = String::new();
             encode(&text, &mut out);
             prop_assert!(!out.contains(['&', '=', '#', ' ', '?', '+']));
+        }
+
+        #[test]
+        fn a_local_path_stays_on_its_host(next in "[/\\\\\t\r\n .:@%?#a-z\u{0}\u{85}\u{a0}\u{2028}é]{0,12}") {
+            prop_assume!(is_local_path(&next));
+            let sent = location(&next);
+            let read = as_browsers_read(sent.to_str().unwrap());
+            prop_assert!(read.starts_with('/') && !read.starts_with("//"), "{next:?} {read:?}");
+            // Nothing is lost of it that a browser would have to guess.
+            prop_assert_eq!(read.as_bytes(), sent.as_bytes());
+            let uri: http::Uri = format!("https://gateway.test{}", read.split('#').next().unwrap()).parse().unwrap();
+            prop_assert_eq!(uri.host(), Some("gateway.test"));
+        }
+
+        #[test]
+        fn any_location_is_a_field(path: String) {
+            prop_assert!(location(&path).as_bytes().iter().all(u8::is_ascii_graphic));
         }
     }
 }

@@ -249,6 +249,7 @@ fn every_file_that_is_linked_exists() {
         "SECURITY.md",
         "CHANGELOG.md",
         "docs/fronting.md",
+        "docs/login.md",
         "docs/logs.md",
         "docs/service.md",
     ] {

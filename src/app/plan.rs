@@ -157,7 +157,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         // The configuration has no dangling references, so none is left out.
         routes: Routes::new(planned.flatten()),
         sanitiser: Sanitiser {
-            guarded: GuardedNames::new(ours.into_iter().flatten()),
+            guarded: GuardedNames::new(ours.into_iter().flatten().chain(schemes::remote_users(parts.config))),
             trusted_proxies: clients.trusted_proxies.clone(),
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
@@ -297,6 +297,11 @@ impl Limiting {
             too_many: Arc::clone(&self.too_many),
             kept: self.kept.clone(),
         }
+    }
+
+    /// Where look-ups run.
+    pub(in crate::app) fn lookups(&self) -> SlowSide {
+        self.lookups.clone()
     }
 
     pub(in crate::app) fn kept(&self) -> &Kept {

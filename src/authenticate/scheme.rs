@@ -10,7 +10,7 @@
 //! A scheme says what happened; `respond` alone picks statuses.
 
 use crate::accept::head::Head;
-use crate::cache::local::Known;
+use crate::cache::local::{self, CredentialKey, Known, LocalCache};
 use crate::cache::users::UserRecord;
 use crate::clock::UnixSeconds;
 use crate::header::set_cookie::SetCookie;
@@ -64,9 +64,28 @@ pub trait Scheme: Debug + Send + Sync {
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
     /// When the request came.
-    pub now: crate::cache::local::Now,
+    pub now: local::Now,
     /// How long known credentials still pass while the store cannot be asked.
     pub stale_while_unreachable: Duration,
+    /// Too many wait for the store already: what it confirmed a moment ago has to do.
+    pub is_store_busy: bool,
+}
+
+impl Context {
+    /// Of a request that came now.
+    pub fn new(now: local::Now, stale_while_unreachable: Duration) -> Self {
+        Self { now, stale_while_unreachable, is_store_busy: false }
+    }
+
+    /// What the cache knows of a credential.
+    pub fn recall(&self, cache: &LocalCache, key: &CredentialKey) -> local::Recall {
+        match cache.recall(key, self.now, self.stale_while_unreachable) {
+            local::Recall::Miss if self.is_store_busy => {
+                cache.recall_while_busy(key, self.now).map_or(local::Recall::Miss, local::Recall::Stale)
+            }
+            recalled => recalled,
+        }
+    }
 }
 
 /// A verified user, and how the user was verified.

@@ -3,8 +3,9 @@
 
 use crate::accept::head::Head;
 use crate::authenticate::schemes::session::SessionSettings;
+use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::clock::UnixSeconds;
-use crate::csrf::{CsrfSecret, NextStep, Source};
+use crate::csrf::{CsrfSecret, Expected, NextStep, Source};
 use crate::endpoint::login::presented_key;
 use crate::endpoint::told::Told;
 use crate::header::cookie::cookie;
@@ -13,6 +14,7 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::session::FoundSession;
 use http::Method;
+use std::sync::Arc;
 
 /// What a client holds.
 #[derive(Debug)]
@@ -20,6 +22,13 @@ pub(in crate::endpoint) struct Held {
     key: Option<Secret>,
     /// As the cookie or the session has it.
     stored: Option<Secret>,
+}
+
+/// Where sessions are read, and beside how many others.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::endpoint) struct SessionReader<'a> {
+    pub(in crate::endpoint) store: &'a Arc<dyn Store>,
+    pub(in crate::endpoint) slow: &'a SlowSide,
 }
 
 impl Held {
@@ -35,11 +44,27 @@ impl Held {
     }
 }
 
-/// Reads what a request holds. Sessions are asked for only if they keep the secret.
-pub(in crate::endpoint) async fn held(
+/// What a client holds, and the secret that its token has to be of: all that is checked before the body is read, which
+/// is not worth it if another site sent it.
+pub(in crate::endpoint) async fn expected(
     settings: &SessionSettings,
     head: &Head,
-    store: &dyn Store,
+    sessions: SessionReader<'_>,
+    now: UnixSeconds,
+) -> Result<(Held, Expected), Told> {
+    check_source(settings, head)?;
+    let visitor = visitor(settings, head, sessions, now).await?;
+    let stored = visitor.stored.as_ref().map(Secret::expose);
+    let next = settings.csrf.check_cookie(&Method::POST, stored, true).map_err(Told::Forged)?;
+    let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
+    Ok((visitor, expected))
+}
+
+/// Reads what a request holds. Sessions are asked for only if they keep the secret.
+pub(in crate::endpoint) async fn visitor(
+    settings: &SessionSettings,
+    head: &Head,
+    sessions: SessionReader<'_>,
     now: UnixSeconds,
 ) -> Result<Held, Told> {
     let key = presented_key(settings, head);
@@ -48,9 +73,11 @@ pub(in crate::endpoint) async fn held(
         return Ok(Held { key, stored: stored.map(|value| Secret::new(value.into_owned())) });
     }
     let Some(asked) = key.clone() else { return Ok(Held { key, stored: None }) };
-    let found = store.find_session(asked, now).await.map_err(|error| {
+    let store = Arc::clone(sessions.store);
+    let found = sessions.slow.run(async move { store.find_session(asked, now).await }).await;
+    let found = found.map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "no session was looked up");
-        Told::Unavailable
+        if matches!(error, SlowError::Busy) { Told::Busy } else { Told::Unavailable }
     })?;
     let stored = match found {
         FoundSession::User(session) => session.csrf_secret,
@@ -61,7 +88,7 @@ pub(in crate::endpoint) async fn held(
 }
 
 /// Where a request comes from.
-pub(in crate::endpoint) fn check_source(settings: &SessionSettings, head: &Head) -> Result<(), Told> {
+fn check_source(settings: &SessionSettings, head: &Head) -> Result<(), Told> {
     let (host, is_https) = (head.authority.value().as_bytes(), head.client.is_https);
     let source = Source::of(&head.headers, is_https, host, settings.https_port);
     settings.csrf.check_source(&source).map_err(Told::Forged)
@@ -71,13 +98,9 @@ pub(in crate::endpoint) fn check_source(settings: &SessionSettings, head: &Head)
 pub(in crate::endpoint) fn check_token(
     settings: &SessionSettings,
     head: &Head,
-    held: &Held,
+    expected: Expected,
     field: Option<&[u8]>,
 ) -> Result<(), Told> {
-    let stored = held.stored.as_ref().map(Secret::expose);
-    let is_form = field.is_some();
-    let next: NextStep = settings.csrf.check_cookie(&Method::POST, stored, is_form).map_err(Told::Forged)?;
-    let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
     let header = joined(&head.headers, &settings.csrf.header);
     expected.check_token(&settings.csrf, field, header.as_deref()).map_err(Told::Forged)
 }

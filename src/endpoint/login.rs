@@ -11,11 +11,11 @@ use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::credentials::{CreatedSession, Credentials, CredentialsError};
 use crate::csrf::CsrfSecret;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged::{self, Held};
+use crate::endpoint::forged::{self, Held, SessionReader};
 use crate::endpoint::login_input::{self, Form};
-use crate::endpoint::page::{LoginPage, STYLE, html};
-use crate::endpoint::told::{Told, wants_json};
-use crate::identity::User;
+use crate::endpoint::page::{LoginPage, STYLE, Shown, Wrong, html};
+use crate::endpoint::told::{Told, content_type, wants_json};
+use crate::identity::{SchemeKind, User};
 use crate::login::Logins;
 use crate::navigation::{self, is_local_path};
 use crate::respond::body::Body;
@@ -49,18 +49,6 @@ pub struct Login {
 }
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, POST, HEAD, OPTIONS");
-/// Django 5.2, `AuthenticationForm.error_messages`.
-const WRONG: &str =
-    "Please enter a correct username and password. Note that both fields may be case-sensitive.";
-
-/// What the page shows besides its fields.
-#[derive(Default)]
-struct Shown<'a> {
-    next: &'a str,
-    username: &'a str,
-    errors: &'a [&'a str],
-}
-
 impl Login {
     /// Answers a request.
     pub async fn answer(
@@ -74,7 +62,7 @@ impl Login {
         let answered = match head.method {
             Method::GET | Method::HEAD => {
                 body.drain();
-                self.show(head, StatusCode::OK, effects).await
+                self.show(head, effects).await
             }
             Method::POST => self.log_in(head, body, effects, trace).await,
             Method::OPTIONS => {
@@ -86,7 +74,7 @@ impl Login {
                 Err(Told::MethodNotAllowed)
             }
         };
-        let mut answer = answered.unwrap_or_else(|told| told.answer(head, trace));
+        let mut answer = answered.unwrap_or_else(|told| told.answer(head, "", trace));
         let is_asked = answer.status() == StatusCode::METHOD_NOT_ALLOWED || head.method == Method::OPTIONS;
         let headers = answer.headers_mut();
         if is_asked {
@@ -97,39 +85,34 @@ impl Login {
     }
 
     /// The page, with where it leads to afterwards.
-    async fn show(
-        &self,
-        head: &Head,
-        status: StatusCode,
-        effects: &mut Effects,
-    ) -> Result<Response<Body>, Told> {
-        let next = login_input::next_of(head.target.query());
+    async fn show(&self, head: &Head, effects: &mut Effects) -> Result<Response<Body>, Told> {
+        let next = next_of(head, None);
         let shown = Shown { next: next.as_deref().unwrap_or_default(), ..Shown::default() };
-        self.page(head, status, &shown, effects).await
+        self.page(head, shown, effects).await
     }
 
     async fn page(
         &self,
         head: &Head,
-        status: StatusCode,
-        shown: &Shown<'_>,
+        shown: Shown<'_>,
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         effects.vary_by_cookie();
         let secret = self.secret(head, effects).await?;
         let mask = new_csrf_secret().map_err(|_| Told::Unavailable)?;
         let token = secret.mask(&mask);
-        let Shown { next, username, errors } = *shown;
-        let page = LoginPage { csrf_token: &token, next, username, errors, style: STYLE };
-        Ok(html(status, &page, head.request_id))
+        let page = LoginPage { csrf_token: &token, shown, style: STYLE };
+        Ok(html(StatusCode::OK, &page, head.request_id))
     }
 
     /// The secret against forged requests: the one that the client has, or a new one.
     async fn secret(&self, head: &Head, effects: &mut Effects) -> Result<CsrfSecret, Told> {
         let settings = &self.session;
         let now = self.logins.clock.unix();
-        let held = forged::held(settings, head, self.store.as_ref(), now).await?;
-        let has = held.secret();
+        let visitor =
+            forged::visitor(settings, head, SessionReader { store: &self.store, slow: &self.slow }, now)
+                .await?;
+        let has = visitor.secret();
         let secret = match &has {
             Some(secret) => secret.clone(),
             None => new_csrf_secret().map_err(|_| Told::Unavailable)?,
@@ -137,7 +120,7 @@ impl Login {
         if !settings.csrf.use_sessions {
             effects.set_cookie(&settings.csrf_cookie(secret.as_str(), now));
         } else if has.is_none() {
-            let old = held.session_key();
+            let old = visitor.session_key();
             let kept = Arc::clone(&self.credentials);
             let (value, age) = (Secret::new(secret.as_str()), settings.age);
             let keeping = async move { kept.keep_csrf_secret(old, value, age).await };
@@ -155,70 +138,62 @@ impl Login {
         trace: &mut Trace,
     ) -> Result<Response<Body>, Told> {
         let now = self.logins.clock.unix();
-        // Before the body is read: what another site sent is not worth it.
-        if let Err(told) = forged::check_source(&self.session, head) {
-            body.drain();
-            return Err(told);
-        }
-        let held = match forged::held(&self.session, head, self.store.as_ref(), now).await {
-            Ok(held) => held,
+        let (visitor, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
+            Ok(checked) => checked,
             Err(told) => {
                 body.drain();
                 return Err(told);
             }
         };
-        let content_type = head.headers.get_all(header::CONTENT_TYPE).iter().next_back();
-        let content_type = content_type.map(HeaderValue::as_bytes).unwrap_or_default();
         let bytes = self.bodies.collect(body).await?;
-        let form = login_input::form(content_type, bytes.expose()).map_err(Told::Input)?;
+        let form = login_input::form(content_type(head), bytes.expose());
         drop(bytes);
-        forged::check_token(&self.session, head, &held, form.csrf_token.as_deref())?;
+        // Before anybody is told what is wrong with a form: it may be another site that asks.
+        let field = form.as_ref().ok().and_then(|form| form.csrf_token.as_deref());
+        forged::check_token(&self.session, head, expected, field)?;
+        let form = form.map_err(Told::Input)?;
         effects.vary_by_cookie();
-        let (username, password) = match (&form.username, &form.password) {
-            (Some(username), Some(password)) if !password.expose().is_empty() => {
-                (login_input::normal_username(username), password.clone())
-            }
-            _ => {
-                return self
-                    .refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace)
-                    .await;
-            }
+        let (username, password) = match form.credentials() {
+            Ok(credentials) => credentials,
+            Err(missing) => return self.refuse(head, form, Told::Missing(missing), effects, trace).await,
         };
-        if username.is_empty() {
-            return self
-                .refuse(head, &form, &["This field is required."], Told::Incomplete, effects, trace)
-                .await;
-        }
         let checked = self.logins.check_password(head.client.address, username, password).await;
         let user = match checked {
             Ok(found) => found.map(|found| found.user).filter(|user| user.is_active),
             Err(error) => return Err(not_checked(error)),
         };
         let session = match user {
-            Some(user) => self.session_for(user, &held).await?,
+            Some(user) => self.session_for(user, &visitor).await?,
             None => None,
         };
-        match session {
-            Some((user, session, secret)) => {
-                self.set_session(&session, effects);
-                if !self.session.csrf.use_sessions {
-                    effects.set_cookie(&self.session.csrf_cookie(secret.as_str(), session.now));
-                }
-                Ok(self.logged_in(head, &form, &user, &session))
-            }
-            None => self.refuse(head, &form, &[WRONG], Told::WrongPassword(WRONG), effects, trace).await,
+        let Some((user, session, secret)) = session else {
+            return self.refuse(head, form, Told::WrongPassword, effects, trace).await;
+        };
+        trace.principal = Some(user.id);
+        self.set_session(&session, effects);
+        if !self.session.csrf.use_sessions {
+            effects.set_cookie(&self.session.csrf_cookie(secret.as_str(), session.now));
         }
+        Ok(self.logged_in(head, form, &user, &session))
     }
 
     /// A session with a new key and a new secret against forged requests (Django 5.2, `contrib.auth.login`).
     async fn session_for(
         &self,
         user: User,
-        held: &Held,
+        visitor: &Held,
     ) -> Result<Option<(User, CreatedSession, CsrfSecret)>, Told> {
         let secret = new_csrf_secret().map_err(|_| Told::Unavailable)?;
         let in_session = self.session.csrf.use_sessions.then(|| Secret::new(secret.as_str()));
-        let (credentials, old, age) = (Arc::clone(&self.credentials), held.session_key(), self.session.age);
+        let (credentials, old, age) =
+            (Arc::clone(&self.credentials), visitor.session_key(), self.session.age);
         let making = async move {
             let made = credentials.log_in(&user, old, in_session, age).await?;
             Ok::<_, CredentialsError>(made.map(|session| (user, session)))
@@ -232,22 +207,21 @@ impl Login {
         effects.set_cookie(&self.session.session_cookie(&key, session.now, session.expires));
     }
 
-    fn logged_in(&self, head: &Head, form: &Form, user: &User, session: &CreatedSession) -> Response<Body> {
+    fn logged_in(&self, head: &Head, form: Form, user: &User, session: &CreatedSession) -> Response<Body> {
         if wants_json(head) {
-            let body = json!({ "user": &*user.username, "scheme": "Session", "expires": session.expires.0 });
+            let scheme = SchemeKind::Session.name();
+            let body = json!({ "user": &*user.username, "scheme": scheme, "expires": session.expires.0 });
             return own_answer(StatusCode::OK, Bytes::from(body.to_string()), head.request_id);
         }
-        let query = login_input::next_of(head.target.query());
-        let next = form.next.as_deref().or(query.as_deref()).filter(|next| is_local_path(next));
-        redirect(head, next.unwrap_or(&self.redirect))
+        let next = next_of(head, form.next);
+        redirect(head, next.as_deref().unwrap_or(&self.redirect))
     }
 
     /// The page again with what is wrong; of whoever asks for JSON, that alone.
     async fn refuse(
         &self,
         head: &Head,
-        form: &Form,
-        errors: &[&str],
+        form: Form,
         told: Told,
         effects: &mut Effects,
         trace: &mut Trace,
@@ -256,11 +230,21 @@ impl Login {
             return Err(told);
         }
         trace.reason = told.reason();
-        let next = form.next.as_deref().unwrap_or_default();
-        let username = form.username.as_deref().unwrap_or_default();
-        let shown = Shown { next, username, errors };
-        self.page(head, StatusCode::OK, &shown, effects).await
+        let next = next_of(head, form.next);
+        let username = form.username.unwrap_or_default();
+        let wrong = match told {
+            Told::Missing(missing) => Wrong::Missing(missing),
+            _ => Wrong::Mismatch,
+        };
+        let shown = Shown { next: next.as_deref().unwrap_or_default(), username: &username, wrong };
+        self.page(head, shown, effects).await
     }
+}
+
+/// Where a browser is to go afterwards: as the form says, or else the query (Django 5.2, `RedirectURLMixin`); `None`:
+/// to the usual place.
+pub(in crate::endpoint) fn next_of(head: &Head, field: Option<String>) -> Option<String> {
+    field.or_else(|| login_input::next_of(head.target.query())).filter(|next| is_local_path(next))
 }
 
 /// Sends a browser there with a GET (RFC 9110 section 15.4.3), as Django does.

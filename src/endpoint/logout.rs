@@ -8,12 +8,11 @@ use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged;
-use crate::endpoint::login::{of_page, redirect};
+use crate::endpoint::forged::{self, SessionReader};
+use crate::endpoint::login::{next_of, of_page, redirect};
 use crate::endpoint::login_input;
-use crate::endpoint::told::{Told, wants_json};
+use crate::endpoint::told::{Told, content_type, wants_json};
 use crate::header::cookie::cookie;
-use crate::navigation::is_local_path;
 use crate::respond::body::Body;
 use crate::respond::own_answer;
 use crate::store::Store;
@@ -65,7 +64,7 @@ impl Logout {
                 Err(Told::MethodNotAllowed)
             }
         };
-        let mut answer = answered.unwrap_or_else(|told| told.answer(head, trace));
+        let mut answer = answered.unwrap_or_else(|told| told.answer(head, &self.redirect, trace));
         let is_asked = answer.status() == StatusCode::METHOD_NOT_ALLOWED || head.method == Method::OPTIONS;
         let headers = answer.headers_mut();
         if is_asked {
@@ -81,20 +80,27 @@ impl Logout {
         body: RequestBody,
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
-        if let Err(told) = forged::check_source(&self.session, head) {
-            body.drain();
-            return Err(told);
-        }
-        let content_type = head.headers.get_all(header::CONTENT_TYPE).iter().next_back();
-        let content_type = content_type.map(HeaderValue::as_bytes).unwrap_or_default();
-        let held = forged::held(&self.session, head, self.store.as_ref(), self.clock.unix()).await;
+        let now = self.clock.unix();
+        let (visitor, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
+            Ok(checked) => checked,
+            Err(told) => {
+                body.drain();
+                return Err(told);
+            }
+        };
         let bytes = self.bodies.collect(body).await?;
-        let held = held?;
         // What is no form has no fields: the token is in the header then.
-        let form = login_input::form(content_type, bytes.expose()).unwrap_or_default();
-        forged::check_token(&self.session, head, &held, form.csrf_token.as_deref())?;
+        let form = login_input::form(content_type(head), bytes.expose()).unwrap_or_default();
+        forged::check_token(&self.session, head, expected, form.csrf_token.as_deref())?;
         effects.vary_by_cookie();
-        if let Some(key) = held.session_key() {
+        if let Some(key) = visitor.session_key() {
             let credentials = Arc::clone(&self.credentials);
             let ending = async move { credentials.log_out(key).await };
             self.slow.run(ending).await.map_err(|error| Told::of(&error))?;
@@ -107,8 +113,7 @@ impl Logout {
             answer.headers_mut().remove(header::CONTENT_TYPE);
             return Ok(answer);
         }
-        let query = login_input::next_of(head.target.query());
-        let next = form.next.as_deref().or(query.as_deref()).filter(|next| is_local_path(next));
-        Ok(redirect(head, next.unwrap_or(&self.redirect)))
+        let next = next_of(head, form.next);
+        Ok(redirect(head, next.as_deref().unwrap_or(&self.redirect)))
     }
 }

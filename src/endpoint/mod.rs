@@ -7,5 +7,5 @@ pub mod login_input;
 pub mod logout;
 pub mod obtain_token;
 mod page;
-mod told;
+pub mod told;
 pub mod whoami;

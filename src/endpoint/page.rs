@@ -1,6 +1,7 @@
 //! Pages for people: HTML that needs nothing from elsewhere and runs nothing.
 
 use crate::accept::head::RequestId;
+use crate::endpoint::login_input::{Missing, REQUIRED};
 use crate::respond::body::Body;
 use askama::Template;
 use bytes::Bytes;
@@ -12,15 +13,69 @@ use http::{HeaderValue, Response, StatusCode, header};
 pub(in crate::endpoint) struct LoginPage<'a> {
     /// Against forged requests.
     pub(in crate::endpoint) csrf_token: &'a str,
+    /// What else it shows.
+    pub(in crate::endpoint) shown: Shown<'a>,
+    /// The style, of which the policy has the digest.
+    pub(in crate::endpoint) style: &'a str,
+}
+
+/// What the login page shows besides its fields.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::endpoint) struct Shown<'a> {
     /// Where to go afterwards; empty: the usual place.
     pub(in crate::endpoint) next: &'a str,
     /// What was typed in before.
     pub(in crate::endpoint) username: &'a str,
-    /// What is wrong.
-    pub(in crate::endpoint) errors: &'a [&'a str],
-    /// The style, of which the policy has the digest.
-    pub(in crate::endpoint) style: &'a str,
+    /// What was wrong with it.
+    pub(in crate::endpoint) wrong: Wrong,
 }
+
+/// What is wrong with what was typed in.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::endpoint) enum Wrong {
+    #[default]
+    Nothing,
+    /// Not all was.
+    Missing(Missing),
+    /// Nobody has this name and this password.
+    Mismatch,
+}
+
+impl Wrong {
+    /// For the title, which is what is read out first.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Missing(Missing { username: true, password: true }) => "Username and password missing",
+            Self::Missing(Missing { username: true, .. }) => "Username missing",
+            Self::Missing(_) => "Password missing",
+            Self::Mismatch => "Wrong username or password",
+        }
+    }
+
+    fn is_mismatch(self) -> bool {
+        matches!(self, Self::Mismatch)
+    }
+
+    fn lacks_username(self) -> bool {
+        matches!(self, Self::Missing(Missing { username: true, .. }))
+    }
+
+    fn lacks_password(self) -> bool {
+        matches!(self, Self::Missing(Missing { password: true, .. }))
+    }
+}
+
+impl Shown<'_> {
+    /// Whether that is the field to go on with.
+    fn begins_with_username(&self) -> bool {
+        self.username.is_empty() || self.wrong.lacks_username()
+    }
+}
+
+/// Django 5.2, `AuthenticationForm.error_messages`.
+pub(in crate::endpoint) const MISMATCH: &str =
+    "Please enter a correct username and password. Note that both fields may be case-sensitive.";
 
 /// A page that says one thing.
 #[derive(Debug, Template)]
@@ -30,8 +85,14 @@ pub(in crate::endpoint) struct MessagePage<'a> {
     pub(in crate::endpoint) title: &'a str,
     /// What there is to say.
     pub(in crate::endpoint) text: &'a str,
-    /// Why; may be empty.
+    /// What to do.
+    pub(in crate::endpoint) help: &'a str,
+    /// Why, for whoever is asked for help; may be empty.
     pub(in crate::endpoint) reason: &'a str,
+    /// Where to do it: a path; empty: where this page is.
+    pub(in crate::endpoint) again: &'a str,
+    /// Names the request in the log.
+    pub(in crate::endpoint) request_id: &'a str,
     /// The style.
     pub(in crate::endpoint) style: &'a str,
 }
@@ -59,10 +120,13 @@ pub(in crate::endpoint) fn html(
 }
 
 /// What Django says with its pages, and a policy that lets nothing in and nothing run.
+///
+/// `form-action` is more than `'self'`: Chromium asks it for every redirect after a form, too, and where a login leads
+/// to is a page of an application, which may lead on to another origin. The login would seem to do nothing.
 fn harden(headers: &mut http::HeaderMap) {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());
     let policy = format!(
-        "default-src 'none'; style-src 'sha256-{}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'sha256-{}'; form-action 'self' https:; frame-ancestors 'none'; base-uri 'none'",
         data_encoding::BASE64.encode(digest.as_ref())
     );
     if let Ok(policy) = HeaderValue::from_str(&policy) {

@@ -29,18 +29,17 @@ pub fn answer(admitted: &Admitted, head: &Head, trace: &mut Trace) -> Response<B
     answer
 }
 
-/// All `null` for somebody who is nobody; times are in seconds since 1970, `null`: until it is revoked.
+/// Somebody who is nobody has no name; times are in seconds since 1970, `null`: until it is revoked.
 fn description(admitted: &Admitted) -> Value {
-    let Some(identity) = admitted.identity() else {
-        return json!({ "user": null, "scheme": null, "credential": null, "expires": null });
-    };
-    let user = &identity.user.user;
+    let identity = admitted.identity();
+    let user = identity.map(|identity| &identity.user.user);
+    let groups = user.map(|user| &*user.groups).unwrap_or_default();
     json!({
-        "user": &*user.username,
-        "groups": user.groups.iter().map(|group| &**group).collect::<Vec<_>>(),
-        "staff": user.is_staff,
-        "scheme": identity.scheme.name(),
-        "credential": identity.credential.to_string(),
-        "expires": identity.expires.map(|expires| expires.0),
+        "user": user.map(|user| &*user.username),
+        "groups": groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+        "staff": user.is_some_and(|user| user.is_staff),
+        "scheme": identity.map(|identity| identity.scheme.name()),
+        "credential": identity.map(|identity| identity.credential.to_string()),
+        "expires": identity.and_then(|identity| identity.expires).map(|expires| expires.0),
     })
 }

@@ -20,6 +20,30 @@ pub struct Form {
     pub csrf_token: Option<Vec<u8>>,
 }
 
+/// Which of the two fields that are needed are not there, or empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// Or of blanks alone.
+    pub username: bool,
+    /// Blanks are a password.
+    pub password: bool,
+}
+
+impl Form {
+    /// The name as it is looked up, and the password as it was typed.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn credentials(&self) -> Result<(String, Secret), Missing> {
+        let username = self.username.as_deref().map(normal_username).unwrap_or_default();
+        let password = self.password.as_ref().filter(|password| !password.expose().is_empty());
+        match password {
+            Some(password) if !username.is_empty() => Ok((username, password.clone())),
+            _ => Err(Missing { username: username.is_empty(), password: password.is_none() }),
+        }
+    }
+}
+
 const FORM: &[u8] = b"application/x-www-form-urlencoded";
 const NAMES: &[&str] = &["username", "password", "next", "csrfmiddlewaretoken"];
 

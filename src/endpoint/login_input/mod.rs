@@ -7,7 +7,7 @@ mod form;
 #[cfg(test)]
 mod tests;
 
-pub use form::{Form, form, next_of, normal_username};
+pub use form::{Form, Missing, form, next_of, normal_username};
 
 use crate::body::json::Document;
 use crate::body::{Body, Extent, Field, Fields, Given, ReadError, Text};
@@ -84,7 +84,8 @@ fn login(fields: Fields) -> Result<Login, InputError> {
     }
 }
 
-const REQUIRED: &str = "This field is required.";
+/// DRF 3.18, `Field`, and Django 5.2, `Field`.
+pub(in crate::endpoint) const REQUIRED: &str = "This field is required.";
 
 /// Whether blanks around a value count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

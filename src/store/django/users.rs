@@ -2,6 +2,7 @@
 
 use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
+use crate::store::django::sessions::datetime;
 use crate::store::django::{Django, safe};
 use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
@@ -127,7 +128,7 @@ impl UserStore for Django {
                 .bind(text(&user.password)?)
                 .bind(user.email.clone())
                 .bind(user.is_staff)
-                .bind(super::sessions::datetime(user.created));
+                .bind(datetime(user.created));
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
             Ok(UserId(done.last_insert_rowid()))

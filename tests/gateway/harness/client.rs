@@ -264,6 +264,21 @@ pub(crate) struct Client {
     shared: tokio::sync::Mutex<Option<SendRequest<Channel>>>,
 }
 
+/// The one place for a session's key is its cookie: it is noted, and the field is not kept.
+fn without_sessions(fields: &Fields) -> Fields {
+    let keep = |(name, value): &(String, Vec<u8>)| {
+        let text = String::from_utf8_lossy(value).into_owned();
+        let key = text.strip_prefix("sessionid=").and_then(|rest| rest.split(';').next());
+        // Django's keys are 32 letters and digits.
+        let Some(key) = key.filter(|key| key.len() == 32 && name.eq_ignore_ascii_case("set-cookie")) else {
+            return (name.clone(), value.clone());
+        };
+        secrets::used(key);
+        (name.clone(), text.replace(key, "…").into_bytes())
+    };
+    fields.iter().map(keep).collect()
+}
+
 /// Waits, but not for ever.
 pub(crate) async fn patiently<T>(what: &str, wait: impl Future<Output = T> + Send) -> T {
     let result = tokio::time::timeout(PATIENCE, wait).await;
@@ -354,7 +369,7 @@ impl Client {
     pub(crate) async fn try_send(&self, request: Request) -> Result<Answer, NoAnswer> {
         let what = format!("{:?} {} {}", self.protocol, request.method, request.target);
         let answer = patiently(&what, Box::pin(self.exchange(request))).await?;
-        secrets::answered(&(&answer.fields, &answer.trailers), &answer.body);
+        secrets::answered(&(without_sessions(&answer.fields), &answer.trailers), &answer.body);
         Ok(answer)
     }
 
