@@ -272,6 +272,7 @@ fn session_settings() -> SessionSettings {
         csrf_cookie: "csrftoken".to_owned(),
         csrf_age: HOUR,
         csrf: csrf::Settings::default(),
+        https_port: 443,
     }
 }
 

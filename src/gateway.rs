@@ -7,6 +7,7 @@ use crate::accept::body::{BodyLimits, RequestBody};
 use crate::accept::head::{Head, RequestId, Sanitiser};
 use crate::accept::peer::Peer;
 use crate::authenticate::scheme::{Context, Effects};
+use crate::authenticate::schemes::session::SessionSettings;
 use crate::authenticate::{AuthenticateError, Authenticated, Authenticator};
 use crate::authorize::permission;
 use crate::authorize::{AuthorizeError, authorize};
@@ -59,6 +60,8 @@ pub struct Plan {
     pub login_page: Option<String>,
     /// The route's methods, for `Allow`; `None`: all.
     pub allow: Option<HeaderValue>,
+    /// Whose cookies are mended if they cannot be right, whoever is asking; `None`: nobody's.
+    pub mends: Option<Arc<SessionSettings>>,
     /// Where it leads.
     pub action: Action,
 }
@@ -190,6 +193,9 @@ impl Gateway {
         let (number, plan) = self.routes.find(head.authority.host(), &head.target, &head.method)?;
         trace.route = u16::try_from(number).ok();
         record.names = Some(Arc::clone(&plan.names));
+        if let Some(session) = &plan.mends {
+            session.mend_cookies(head, now.unix, effects);
+        }
 
         let is_preflight = cors::is_preflight(head);
         if is_preflight

@@ -65,11 +65,15 @@ pub fn is_local_path(next: &str) -> bool {
         && !next.chars().any(|c| c == '\\' || c.is_control() || c == '\u{2028}' || c == '\u{2029}')
 }
 
-/// As a field's value: what is not ASCII is escaped (RFC 3986 section 2.1), as Django's `iri_to_uri`.
+/// What a URI may have besides letters and digits: marks, delimiters, and `%`, since escapes stay (Django 5.2,
+/// `iri_to_uri`).
+const URI_MARKS: &[u8] = b"-_.~/#%[]=:;$&()+,!?*@'";
+
+/// As a field's value: what no URI has is escaped (RFC 3986 section 2.1), as Django's `iri_to_uri`.
 pub fn location(path: &str) -> HeaderValue {
     let mut text = String::with_capacity(path.len());
     for byte in path.bytes() {
-        if byte.is_ascii_graphic() {
+        if byte.is_ascii_alphanumeric() || URI_MARKS.contains(&byte) {
             text.push(char::from(byte));
         } else {
             write!(text, "%{byte:02X}").unwrap_or_default();
@@ -114,6 +118,19 @@ mod tests {
             "/a\u{85}",
         ] {
             assert!(!is_local_path(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn locations_are_uris() {
+        // Django 5.2, `iri_to_uri`.
+        for (path, expected) in [
+            ("/a-b_c.d~/%C3%A9%2f#[1]=:;$&()+,!?*@'", "/a-b_c.d~/%C3%A9%2f#[1]=:;$&()+,!?*@'"),
+            ("/a b\"<>", "/a%20b%22%3C%3E"),
+            ("/a|b^c`{}\\", "/a%7Cb%5Ec%60%7B%7D%5C"),
+            ("/é?ß", "/%C3%A9?%C3%9F"),
+        ] {
+            assert_eq!(location(path), expected);
         }
     }
 

@@ -140,6 +140,7 @@ fn session_settings() -> SessionSettings {
         csrf_cookie: "csrftoken".to_owned(),
         csrf_age: MINUTE,
         csrf: csrf::Settings::default(),
+        https_port: 443,
     }
 }
 

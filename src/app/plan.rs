@@ -128,6 +128,13 @@ pub(in crate::app) struct Parts<'a> {
     pub(in crate::app) exports_spans: bool,
 }
 
+impl Parts<'_> {
+    /// The port that clients reach by HTTPS.
+    pub(in crate::app) fn https_port(&self) -> u16 {
+        self.config.listen.https_port.unwrap_or(self.https_port)
+    }
+}
+
 /// The gateway.
 pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
     let Config { identity, clients, limits, .. } = parts.config;
@@ -186,7 +193,7 @@ fn sampling(traces: &config::Traces) -> Sampling {
 fn require_https(parts: &Parts<'_>, schemes: Vec<Arc<dyn Scheme>>) -> RequireHttps {
     let config = parts.config;
     RequireHttps {
-        https_port: config.listen.https_port.unwrap_or(parts.https_port),
+        https_port: parts.https_port(),
         hsts: config.tls.hsts.as_ref().and_then(hsts),
         session_cookies: SessionCookies::new(schemes::cookies(config).0),
         exposed: ExposedTokens {
@@ -340,7 +347,7 @@ fn action(parts: &Parts<'_>, route: &Route, logins: &Arc<Logins>) -> Option<(Act
     let bodies = || BodyReader { time_max: limits.body_idle, room: Arc::clone(&limiting.bodies) };
     let credentials = || Arc::clone(&parts.backing.credentials);
     let session = |number: usize| match &parts.config.authentication.schemes.get(number)?.kind {
-        SchemeConfig::Session(config) => Some(Arc::new(session_settings(config))),
+        SchemeConfig::Session(config) => Some(Arc::new(session_settings(parts, config))),
         _ => None,
     };
     Some(match &route.action {
@@ -426,6 +433,7 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], logins: &
         passes_preflight: route.preflight == Preflight::Pass,
         login_page: route.login_page.clone(),
         allow: allow.transpose().ok().flatten(),
+        mends: schemes::mended(parts, route),
         action,
     })
 }

@@ -49,7 +49,8 @@ pub(in crate::app) fn schemes(parts: &Parts<'_>, logins: &Arc<Logins>) -> Vec<Ar
                 Arc::new(BasicScheme::new(realm, Arc::clone(&passwords)))
             }
             (None, SchemeConfig::Session(config)) => {
-                Arc::new(SessionScheme::new(Arc::new(session_settings(config)), Arc::clone(&sessions)))
+                let settings = Arc::new(session_settings(parts, config));
+                Arc::new(SessionScheme::new(settings, Arc::clone(&sessions)))
             }
             (None, SchemeConfig::RemoteUser { header, peers, create_users }) => {
                 let users = RemoteUsers::new(Arc::clone(&lookups), Arc::clone(credentials), *create_users);
@@ -68,7 +69,7 @@ fn family(name: TokenFamily) -> Family {
 }
 
 /// What an instance of the session scheme, and the handlers that log in by it, are set to.
-pub(in crate::app) fn session_settings(config: &SessionConfig) -> SessionSettings {
+pub(in crate::app) fn session_settings(parts: &Parts<'_>, config: &SessionConfig) -> SessionSettings {
     let csrf = &config.csrf;
     let domain = if csrf.in_session { &config.domain } else { &csrf.domain };
     SessionSettings {
@@ -94,7 +95,30 @@ pub(in crate::app) fn session_settings(config: &SessionConfig) -> SessionSetting
             header: csrf.header.clone(),
             use_sessions: csrf.in_session,
         },
+        // Without one of its own, a proxy in front has it.
+        https_port: Some(parts.https_port()).filter(|port| *port != 0).unwrap_or(443),
     }
+}
+
+/// Whose cookies are mended on a route where no session is looked at: with Django's tables, those of the scheme `session`,
+/// as Django's middleware does for every view. `None`: nobody's.
+pub(in crate::app) fn mended(parts: &Parts<'_>, route: &config::Route) -> Option<Arc<SessionSettings>> {
+    let schemes = &parts.config.authentication.schemes;
+    let of = |number: &usize| match &schemes.get(*number)?.kind {
+        SchemeConfig::Session(session) => Some(&**session),
+        _ => None,
+    };
+    if !matches!(parts.config.store.layout, config::Layout::Django(_)) || !needs_sessions(parts.config) {
+        return None;
+    }
+    let of_handler = match &route.action {
+        config::Action::Login { session, .. } | config::Action::Logout { session, .. } => Some(session),
+        _ => None,
+    };
+    let of_site = || schemes.iter().position(|scheme| scheme.name == "session");
+    let session = route.schemes.iter().chain(of_handler).find_map(of);
+    let session = session.or_else(|| of(&of_site()?))?;
+    Some(Arc::new(session_settings(parts, session)))
 }
 
 /// The instances of the session scheme that are in use, by routes or by handlers.

@@ -20,6 +20,7 @@ use crate::trace::{AnsweredBy, ThrottleState};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -203,10 +204,14 @@ impl Refusal {
     }
 }
 
+/// Cookies that take the place of broken ones, by their names.
+type Mended = BTreeMap<String, (HeaderValue, bool)>;
+
 /// What a scheme adds to the answer, whoever gives it: cookies to set or delete, `Vary`.
 #[derive(Debug, Default)]
 pub struct Effects {
     fields: Option<Box<HeaderMap>>,
+    mended: Option<Box<Mended>>,
     varies_by_cookie: bool,
     carries_secret: bool,
 }
@@ -225,6 +230,15 @@ impl Effects {
         }
     }
 
+    /// Sets a cookie in place of one that is broken, unless the answer sets one of that name anyway.
+    pub fn mend_cookie(&mut self, cookie: &SetCookie<'_>) {
+        if let Some(value) = cookie.value() {
+            let carries_secret = !cookie.value.is_empty();
+            let mended = self.mended.get_or_insert_default();
+            mended.entry(cookie.name.to_owned()).or_insert((value, carries_secret));
+        }
+    }
+
     /// The answer depends on the cookies, since they were looked at (`Vary: Cookie`).
     pub fn vary_by_cookie(&mut self) {
         self.varies_by_cookie = true;
@@ -234,6 +248,9 @@ impl Effects {
     pub fn extend(&mut self, other: Self) {
         self.varies_by_cookie |= other.varies_by_cookie;
         self.carries_secret |= other.carries_secret;
+        if let Some(mended) = other.mended {
+            self.mended.get_or_insert_default().extend(*mended);
+        }
         let Some(other) = other.fields else { return };
         for (name, value) in other.iter() {
             self.add(name.clone(), value.clone());
@@ -245,14 +262,31 @@ impl Effects {
         for (name, value) in self.fields.iter().flat_map(|fields| fields.iter()) {
             headers.append(name.clone(), value.clone());
         }
+        let mut carries_secret = self.carries_secret;
+        for (name, (value, is_secret)) in self.mended.iter().flat_map(|mended| mended.iter()) {
+            if !sets_cookie(headers, name) {
+                headers.append(header::SET_COOKIE, value.clone());
+                carries_secret |= is_secret;
+            }
+        }
         // Whatever the upstream says of its part: the cookie is for one client alone.
-        if self.carries_secret && !is_not_stored(headers) {
+        if carries_secret && !is_not_stored(headers) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if self.varies_by_cookie && !varies_by_cookie(headers) {
+        let varies = self.varies_by_cookie || self.mended.is_some();
+        if varies && !varies_by_cookie(headers) {
             headers.append(header::VARY, HeaderValue::from_static("Cookie"));
         }
     }
+}
+
+/// Whether an answer sets a cookie of that name.
+fn sets_cookie(headers: &HeaderMap, name: &str) -> bool {
+    let mut set = headers
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|value| value.as_bytes().split(|byte| *byte == b'=').next());
+    set.any(|set| set.trim_ascii() == name.as_bytes())
 }
 
 /// Whether no cache keeps an answer (RFC 9111 section 5.2.2.5).
@@ -278,5 +312,43 @@ impl Debug for Recall {
             Self::Ask(_) => f.write_str("Ask(…)"),
             Self::Attempt(_) => f.write_str("Attempt(…)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets<'a>(name: &'a str, value: &'a str) -> SetCookie<'a> {
+        let (domain, secure, http_only) = (None, false, false);
+        SetCookie { name, value, ends: None, domain, secure, http_only, same_site: "Lax" }
+    }
+
+    fn applied(effects: &Effects, upstream: &[&'static str]) -> (Vec<String>, bool, bool) {
+        let mut headers = HeaderMap::new();
+        for cookie in upstream {
+            headers.append(header::SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        effects.apply(&mut headers);
+        let text = |value: &HeaderValue| value.to_str().unwrap().split(';').next().unwrap().to_owned();
+        let cookies = headers.get_all(header::SET_COOKIE).iter().map(text).collect();
+        (cookies, headers.contains_key(header::VARY), headers.contains_key(header::CACHE_CONTROL))
+    }
+
+    #[test]
+    fn a_broken_cookie_is_mended_unless_the_answer_sets_it() {
+        let mut effects = Effects::default();
+        effects.mend_cookie(&sets("a", "first"));
+        effects.mend_cookie(&sets("a", "second"));
+        let mended = (vec!["a=first".to_owned()], true, true);
+        assert_eq!(applied(&effects, &[]), mended);
+        let mut all = Effects::default();
+        all.extend(effects);
+        assert_eq!(applied(&all, &[]), mended);
+        assert_eq!(applied(&all, &["a=upstream"]), (vec!["a=upstream".to_owned()], true, false));
+        let both = vec!["ab=upstream".to_owned(), "a=first".to_owned()];
+        assert_eq!(applied(&all, &["ab=upstream"]), (both, true, true));
+        all.set_cookie(&sets("a", "set"));
+        assert_eq!(applied(&all, &[]), (vec!["a=set".to_owned()], true, true));
     }
 }

@@ -2,7 +2,7 @@
 //! somebody would be logged in as somebody else without knowing.
 
 use crate::accept::head::Head;
-use crate::authenticate::schemes::session::{SessionSettings, port};
+use crate::authenticate::schemes::session::SessionSettings;
 use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::clock::UnixSeconds;
 use crate::csrf::{CsrfSecret, Expected, NextStep, Source};
@@ -90,7 +90,7 @@ pub(in crate::endpoint) async fn visitor(
 /// Where a request comes from.
 fn check_source(settings: &SessionSettings, head: &Head) -> Result<(), Told> {
     let (host, is_https) = (head.authority.value().as_bytes(), head.client.is_https);
-    let source = Source::of(&head.headers, is_https, host, port(host, is_https));
+    let source = Source::of(&head.headers, is_https, host, settings.https_port);
     settings.csrf.check_source(&source).map_err(Told::Forged)
 }
 

@@ -67,7 +67,7 @@ impl Login {
             Method::POST => self.log_in(head, body, effects, trace).await,
             Method::OPTIONS => {
                 body.drain();
-                Ok(own_answer(StatusCode::OK, Bytes::new(), head.request_id))
+                Ok(of_page(own_answer(StatusCode::OK, Bytes::new(), head.request_id)))
             }
             _ => {
                 body.drain();
@@ -249,11 +249,16 @@ pub(in crate::endpoint) fn next_of(head: &Head, field: Option<String>) -> Option
 
 /// Sends a browser there with a GET (RFC 9110 section 15.4.3), as Django does.
 pub(in crate::endpoint) fn redirect(head: &Head, location: &str) -> Response<Body> {
-    let mut answer = own_answer(StatusCode::FOUND, Bytes::new(), head.request_id);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let mut answer = of_page(own_answer(StatusCode::FOUND, Bytes::new(), head.request_id));
     // A path of this origin, or the configuration's; what cannot stand in a field leads to the root.
-    headers.insert(header::LOCATION, navigation::location(location));
+    answer.headers_mut().insert(header::LOCATION, navigation::location(location));
+    answer
+}
+
+/// An answer without a body has the type that pages have, as in Django.
+pub(in crate::endpoint) fn of_page(mut answer: Response<Body>) -> Response<Body> {
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, html);
     answer
 }
 

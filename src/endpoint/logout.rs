@@ -9,9 +9,10 @@ use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::endpoint::body::BodyReader;
 use crate::endpoint::forged::{self, SessionReader};
-use crate::endpoint::login::{next_of, redirect};
+use crate::endpoint::login::{next_of, of_page, redirect};
 use crate::endpoint::login_input;
 use crate::endpoint::told::{Told, content_type, wants_json};
+use crate::header::cookie::cookie;
 use crate::respond::body::Body;
 use crate::respond::own_answer;
 use crate::store::Store;
@@ -56,7 +57,7 @@ impl Logout {
             Method::POST => self.log_out(head, body, effects).await,
             Method::OPTIONS => {
                 body.drain();
-                Ok(own_answer(StatusCode::OK, Bytes::new(), head.request_id))
+                Ok(of_page(own_answer(StatusCode::OK, Bytes::new(), head.request_id)))
             }
             _ => {
                 body.drain();
@@ -104,7 +105,9 @@ impl Logout {
             let ending = async move { credentials.log_out(key).await };
             self.slow.run(ending).await.map_err(|error| Told::of(&error))?;
         }
-        effects.set_cookie(&self.session.no_session_cookie());
+        if cookie(&head.headers, &self.session.cookie).is_some() {
+            effects.set_cookie(&self.session.no_session_cookie());
+        }
         if wants_json(head) {
             let mut answer = own_answer(StatusCode::NO_CONTENT, Bytes::new(), head.request_id);
             answer.headers_mut().remove(header::CONTENT_TYPE);

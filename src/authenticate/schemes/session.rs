@@ -60,6 +60,8 @@ pub struct SessionSettings {
     pub csrf_age: Duration,
     /// What is checked against forged requests.
     pub csrf: csrf::Settings,
+    /// The port that clients reach by HTTPS: Django's `SERVER_PORT`, which a cookie's domain is completed with.
+    pub https_port: u16,
 }
 
 fn seconds(time: Duration) -> i64 {
@@ -119,13 +121,33 @@ impl SessionSettings {
         }
     }
 
+    /// Replaces cookies that cannot be right, whatever is asked and whoever asks (Django 5.2, `SessionMiddleware` and
+    /// `CsrfViewMiddleware.process_request`).
+    pub fn mend_cookies(&self, head: &Head, now: UnixSeconds, effects: &mut Effects) {
+        if cookie(&head.headers, &self.cookie).is_some_and(|value| is_short(&value)) {
+            effects.mend_cookie(&self.no_session_cookie());
+        }
+        if self.csrf.use_sessions {
+            return;
+        }
+        let Some(value) = cookie(&head.headers, &self.csrf_cookie) else { return };
+        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&value)).is_ok();
+        if !is_good && let Ok(secret) = new_csrf_secret() {
+            effects.mend_cookie(&self.csrf_cookie(secret.as_str(), now));
+        }
+    }
+
     /// The session's key that a request presents. `None`: no cookie.
     pub fn presented(&self, head: &Head) -> Option<Presented> {
         let value = cookie(&head.headers, &self.cookie)?;
-        let characters = String::from_utf8_lossy(&value).chars().count();
-        let is_key = characters >= KEY_CHARACTERS_MIN && value.len() <= KEY_BYTES_MAX;
+        let is_key = !is_short(&value) && value.len() <= KEY_BYTES_MAX;
         Some(if is_key { Presented::Key(Secret::new(value.into_owned())) } else { Presented::NoKey })
     }
+}
+
+/// Whether a value has too few characters for a key.
+fn is_short(value: &[u8]) -> bool {
+    String::from_utf8_lossy(value).chars().take(KEY_CHARACTERS_MIN).count() < KEY_CHARACTERS_MIN
 }
 
 /// A secret that nobody knows yet.
@@ -225,18 +247,6 @@ impl SessionScheme {
         Self { settings, sessions }
     }
 
-    /// Django 5.2, `CsrfViewMiddleware.process_request`: a cookie that is none is replaced, whatever is asked.
-    fn mend_csrf_cookie(&self, head: &Head, now: UnixSeconds, effects: &mut Effects) {
-        if self.settings.csrf.use_sessions {
-            return;
-        }
-        let Some(given) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
-        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&given)).is_ok();
-        if !is_good && let Ok(secret) = new_csrf_secret() {
-            effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
-        }
-    }
-
     fn decide(&self, known: Known, now: Now, by: AnsweredBy, effects: &mut Effects) -> Verdict {
         if known.is_expired(now.unix) {
             effects.set_cookie(&self.settings.no_session_cookie());
@@ -292,7 +302,7 @@ impl SessionScheme {
     fn forged(&self, head: &Head, body: Option<&[u8]>, identity: &Identity) -> Result<Check, Reason> {
         let settings = &self.settings.csrf;
         let host = head.authority.value().as_bytes();
-        let source = Source::of(&head.headers, head.client.is_https, host, port(host, head.client.is_https));
+        let source = Source::of(&head.headers, head.client.is_https, host, self.settings.https_port);
         settings.check_source(&source)?;
         let stored = if settings.use_sessions {
             identity.csrf_secret.as_ref().map(|secret| Cow::Borrowed(secret.expose()))
@@ -325,13 +335,6 @@ fn form_token(content_type: &[u8], prefix: &[u8], is_whole: bool) -> Option<Vec<
     }
 }
 
-/// `SERVER_PORT`: the one that the client asked for.
-pub fn port(host: &[u8], is_https: bool) -> u16 {
-    let given = std::str::from_utf8(host).ok().and_then(|host| host.rsplit_once(':'));
-    let given = given.and_then(|(_, port)| port.parse().ok());
-    given.unwrap_or(if is_https { 443 } else { 80 })
-}
-
 impl Scheme for SessionScheme {
     fn kind(&self) -> SchemeKind {
         SchemeKind::Session
@@ -343,7 +346,7 @@ impl Scheme for SessionScheme {
 
     fn recall(&self, head: &Head, context: &Context, effects: &mut Effects) -> Recall {
         effects.vary_by_cookie();
-        self.mend_csrf_cookie(head, context.now.unix, effects);
+        self.settings.mend_cookies(head, context.now.unix, effects);
         let Some(value) = cookie(&head.headers, &self.settings.cookie) else { return Recall::NotMine };
         let digest = Digest::of(&value);
         let cache = &self.sessions.lookups.cache;
