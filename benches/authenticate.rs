@@ -19,23 +19,34 @@
     reason = "a bench: a panic is a failed run, and figures are rounded"
 )]
 
+use data_encoding::BASE64;
 use doorward::accept::head::{Head, RequestId, Sanitiser};
 use doorward::accept::peer::Peer;
 use doorward::authenticate::lookups::Lookups;
+use doorward::authenticate::password::{CheckPassword, Checking};
 use doorward::authenticate::scheme::{Context, Effects, Recall, Scheme, Verdict};
+use doorward::authenticate::schemes::basic::{BasicScheme, Remembered, VerifiedPasswords};
+use doorward::authenticate::schemes::session::{SessionScheme, SessionSettings, Sessions};
 use doorward::authenticate::schemes::token::{self, TokenScheme};
+use doorward::authenticate::slow::SlowSide;
 use doorward::cache::local::{self, CacheSettings, CredentialKey, Fact, LocalCache, Now};
 use doorward::clock::{Clock, SystemClock};
+use doorward::credentials::{Credentials, TokenPolicy};
+use doorward::csrf;
 use doorward::header::authorization;
 use doorward::header::guarded::GuardedNames;
 use doorward::identity::{CredentialId, Digest, Family, User, UserId};
+use doorward::password::Passwords;
 use doorward::secret::Secret;
+use doorward::store::UserWithPassword;
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
 use doorward::trace::{AnsweredBy, Trace};
 use http::{HeaderValue, Request, header};
 use rustix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +59,12 @@ const SAMPLE: usize = 2048;
 const SAMPLES: usize = 1000;
 const HOUR: Duration = Duration::from_hours(1);
 const MILLION: u64 = 1_000_000;
+/// Passwords and sessions.
+const MANY: u64 = 10_000;
 /// First argument of the processes that measure memory; the second one names the case.
 const MEMORY: &str = "memory";
+/// An argument: nothing but one scheme beside the other.
+const SCHEMES: &str = "schemes";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -59,10 +74,14 @@ fn main() {
         return measure_memory(case);
     }
     println!("{:<58} {:>8} {:>8}", "thread CPU time, ns each", "p10", "median");
+    if arguments.iter().any(|argument| argument == SCHEMES) {
+        return World::new(MANY, MANY, 64 << 20).other_schemes();
+    }
     pieces();
     let ten_thousand = World::new(10_000, 10_000, 64 << 20);
     ten_thousand.hits("10,000 tokens, Zipf 0.99", Draw::zipf(10_000));
     ten_thousand.refusals();
+    ten_thousand.other_schemes();
     drop(ten_thousand);
     for (users, text) in [(1000, "1,000 users"), (MILLION, "as many users")] {
         let world = World::new(MILLION, users, 1 << 30);
@@ -80,6 +99,7 @@ fn main() {
 /// A cache filled with tokens 0..n, and the scheme in front of it.
 struct World {
     cache: Arc<LocalCache>,
+    store: Arc<Sqlite>,
     scheme: Arc<dyn Scheme>,
     clock: SystemClock,
     runtime: tokio::runtime::Runtime,
@@ -95,15 +115,14 @@ impl World {
         let cache = Arc::new(cache(capacity_bytes));
         fill(&runtime, &cache, 0..tokens, users);
         assert_eq!(cache.len() as u64, tokens, "something was evicted");
-        let source = Lookups::new(
-            Arc::clone(&cache),
-            Arc::new(store),
-            Arc::new(SystemClock::new()),
-            &Secret::new("a deployment key"),
-        );
-        let scheme: Arc<dyn Scheme> =
-            Arc::new(TokenScheme::new("Token", &[Family::Doorward], Arc::new(source)));
-        Self { cache, scheme, clock: SystemClock::new(), runtime, _directory: directory }
+        let store = Arc::new(store);
+        let source = Arc::new(lookups(&cache, &store));
+        let scheme: Arc<dyn Scheme> = Arc::new(TokenScheme::new("Token", &[Family::Doorward], source));
+        Self { cache, store, scheme, clock: SystemClock::new(), runtime, _directory: directory }
+    }
+
+    fn lookups(&self) -> Lookups {
+        lookups(&self.cache, &self.store)
     }
 
     fn hits(&self, name: &str, mut draw: Draw) {
@@ -122,6 +141,58 @@ impl World {
             |input| drop(black_box(self.cache.recall(input, now, HOUR))),
         );
         figures.print("  of which cache.recall");
+    }
+
+    /// By turns with the token, so that what the machine does meanwhile is in both.
+    fn other_schemes(&self) {
+        let lookups = Arc::new(self.lookups());
+        let handle = self.runtime.handle().clone();
+        let passwords = VerifiedPasswords::new(
+            Arc::clone(&lookups),
+            Arc::new(Right),
+            Arc::new(Remembered::new().unwrap()),
+            SlowSide::new(handle, 1, HOUR),
+        );
+        let basic: Arc<dyn Scheme> = Arc::new(BasicScheme::new("api", Arc::new(passwords)));
+        let mut one = head();
+        for number in 0..MANY {
+            present_password(&mut one, number);
+            let context = Context::new(Now::read(&self.clock), HOUR);
+            let Recall::Attempt(attempt) = basic.recall(&one, &context, &mut Effects::default()) else {
+                unreachable!("nobody has come yet")
+            };
+            self.runtime.block_on(attempt).unwrap();
+            let key = CredentialKey { digest: Digest::of(&key_text(number)[..32]), family: Family::Session };
+            let fact =
+                Fact { id: CredentialId(number), expires: None, user: user(number), csrf_secret: None };
+            let ask = || std::future::ready(Ok::<_, Infallible>(Some(fact.clone())));
+            self.runtime.block_on(self.cache.load(key, &self.clock, HOUR, ask)).unwrap();
+        }
+        let policy = TokenPolicy { ttl: None, prefix: String::new(), per_user: NonZeroUsize::MIN };
+        let passwords = Arc::new(Passwords::new(NonZeroUsize::MIN, 1).unwrap());
+        let credentials = Credentials::new(
+            Arc::clone(&self.store) as _,
+            Arc::clone(&self.cache),
+            passwords,
+            Arc::new(SystemClock::new()),
+            policy,
+        );
+        let sessions = Arc::new(Sessions::new(lookups, Arc::new(credentials), Arc::default()));
+        let session: Arc<dyn Scheme> = Arc::new(SessionScheme::new(Arc::new(session_settings()), sessions));
+        let mut order = Draw::zipf(MANY);
+        for _ in 0..3 {
+            for (name, scheme, present) in [
+                ("a token", &self.scheme, present as fn(&mut Head, u64)),
+                ("a name and a password", &basic, present_password),
+                ("a session, with its CSRF cookie", &session, present_session),
+            ] {
+                let check = |recall: &Recall| {
+                    assert!(matches!(recall, Recall::Answer(Verdict::Verified(_, AnsweredBy::Local))));
+                };
+                let name = format!("hit of {name}, of 10,000, Zipf 0.99");
+                self.recall_by(&name, scheme, present, || order.next(), check);
+            }
+        }
     }
 
     fn refusals(&self) {
@@ -149,18 +220,58 @@ impl World {
     }
 
     /// All that the gateway does from a request's head to its answer: the clock is read, the scheme is asked.
-    fn recall(&self, name: &str, mut next: impl FnMut() -> u64, check: impl Fn(&Recall)) {
+    fn recall(&self, name: &str, next: impl FnMut() -> u64, check: impl Fn(&Recall)) {
+        self.recall_by(name, &self.scheme, present, next, check);
+    }
+
+    fn recall_by(
+        &self,
+        name: &str,
+        scheme: &Arc<dyn Scheme>,
+        present: fn(&mut Head, u64),
+        mut next: impl FnMut() -> u64,
+        check: impl Fn(&Recall),
+    ) {
         let mut heads: Vec<Head> = (0..BURST).map(|_| head()).collect();
         let figures = measure(
             &mut heads,
             |head| present(head, next()),
             |head| {
-                let context = Context { now: Now::read(&self.clock), stale_while_unreachable: HOUR };
-                let recall = self.scheme.recall(black_box(head), &context, &mut Effects::default());
+                let context = Context::new(Now::read(&self.clock), HOUR);
+                let recall = scheme.recall(black_box(head), &context, &mut Effects::default());
                 check(black_box(&recall));
             },
         );
         figures.print(name);
+    }
+}
+
+fn lookups(cache: &Arc<LocalCache>, store: &Arc<Sqlite>) -> Lookups {
+    let key = Secret::new("a deployment key");
+    Lookups::new(Arc::clone(cache), Arc::clone(store) as _, Arc::new(SystemClock::new()), &key)
+}
+
+/// Every password is right.
+#[derive(Debug)]
+struct Right;
+
+impl CheckPassword for Right {
+    fn check(&self, _: IpAddr, name: String, password: Secret) -> Checking<'_> {
+        let number = name.trim_start_matches("user").parse().unwrap();
+        Box::pin(async move { Ok(Some(UserWithPassword { user: user(number), password })) })
+    }
+}
+
+fn session_settings() -> SessionSettings {
+    SessionSettings {
+        cookie: "sessionid".to_owned(),
+        age: HOUR,
+        secure: true,
+        domain: None,
+        same_site: "Lax",
+        csrf_cookie: "csrftoken".to_owned(),
+        csrf_age: HOUR,
+        csrf: csrf::Settings::default(),
     }
 }
 
@@ -309,6 +420,21 @@ fn head() -> Head {
 fn present(head: &mut Head, number: u64) {
     let value = [&b"Token "[..], &key_text(number)].concat();
     head.headers.insert(header::AUTHORIZATION, HeaderValue::from_bytes(&value).unwrap());
+}
+
+/// Puts a name and a password into a head.
+fn present_password(head: &mut Head, number: u64) {
+    let word = BASE64.encode(format!("user{number:06}:correct horse battery").as_bytes());
+    let value = HeaderValue::from_str(&format!("Basic {word}")).unwrap();
+    head.headers.insert(header::AUTHORIZATION, value);
+}
+
+/// Puts the cookies of a browser into a head, as Django names them.
+fn present_session(head: &mut Head, number: u64) {
+    let value =
+        [&b"csrftoken=abcdefghijklmnopqrstuvwxyz012345; sessionid="[..], &key_text(number)[..32]].concat();
+    head.headers.remove(header::AUTHORIZATION);
+    head.headers.insert(header::COOKIE, HeaderValue::from_bytes(&value).unwrap());
 }
 
 fn cache(capacity_bytes: u64) -> LocalCache {

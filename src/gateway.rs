@@ -199,7 +199,7 @@ impl Gateway {
             return Ok(preflight_answer(fields, record.request_id));
         }
 
-        let context = Context { now, stale_while_unreachable: plan.stale_while_unreachable };
+        let context = Context::new(now, plan.stale_while_unreachable);
         // A preflight never carries credentials (WHATWG Fetch), so nobody is let in that would not be.
         let is_let_pass = is_preflight && plan.passes_preflight;
         let authenticated = if is_let_pass {

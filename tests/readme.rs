@@ -57,7 +57,11 @@ impl Surroundings {
 }
 
 fn variable(name: &str) -> Option<OsString> {
-    (name == "DOORWARD_STORE").then(|| OsString::from("sqlite:doorward.db"))
+    match name {
+        "DOORWARD_STORE" => Some(OsString::from("sqlite:doorward.db")),
+        "DJANGO_SECRET_KEY" => Some(OsString::from("django-insecure-of-a-test")),
+        _ => None,
+    }
 }
 
 #[test]

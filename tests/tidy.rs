@@ -43,7 +43,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("cors", "accept"),
     ("navigation", "accept"),
     ("login", "authenticate clock credentials password secret store throttle"),
-    ("forward", "accept authenticate config header throttle trace"),
+    ("forward", "accept authenticate config header identity throttle trace"),
     // Answers.
     (
         "respond",

@@ -137,11 +137,6 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         identity.email.as_ref(),
         identity.auth_type.as_ref(),
     ];
-    // Whoever may send these, nobody else's word reaches an upstream.
-    let believed = parts.config.authentication.schemes.iter().filter_map(|scheme| match &scheme.kind {
-        SchemeConfig::RemoteUser { header, .. } => Some(header),
-        _ => None,
-    });
     let logins = Arc::new(logins(parts));
     let schemes = schemes::schemes(parts, &logins);
     let planned = parts
@@ -155,7 +150,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         // The configuration has no dangling references, so none is left out.
         routes: Routes::new(planned.flatten()),
         sanitiser: Sanitiser {
-            guarded: GuardedNames::new(ours.into_iter().flatten().chain(believed)),
+            guarded: GuardedNames::new(ours.into_iter().flatten().chain(schemes::remote_users(parts.config))),
             trusted_proxies: clients.trusted_proxies.clone(),
             target_bytes: limits.target_bytes,
             header_count: limits.header_count,
@@ -295,6 +290,11 @@ impl Limiting {
             too_many: Arc::clone(&self.too_many),
             kept: self.kept.clone(),
         }
+    }
+
+    /// Where look-ups run.
+    pub(in crate::app) fn lookups(&self) -> SlowSide {
+        self.lookups.clone()
     }
 
     pub(in crate::app) fn kept(&self) -> &Kept {

@@ -402,4 +402,20 @@ mod tests {
         assert_eq!((merged.listen.https_port, &merged.listen.https), (Some(2), &started.listen.https));
         assert_eq!((merged.limits.store_time, merged.limits.store_pending), (Duration::from_secs(5), 7));
     }
+
+    #[test]
+    fn everything_of_the_store_is_of_the_start() {
+        let django = |lines: &str| {
+            let store = "[store]\nurl = \"sqlite:django.db\"\nlayout = \"django\"\n[store.django]\nsecret_key = \"a\"";
+            config(&format!("{store}\n{lines}"))
+        };
+        let started = django("");
+        assert_eq!(needs_restart(&started, &django("")), [""; 0]);
+        for lines in ["md5 = true", "user = { id = \"pk\" }", "[store.own]\nurl = \"sqlite:other.db\""] {
+            let new = django(lines);
+            assert_eq!(needs_restart(&started, &new), ["[store]"], "{lines}");
+            assert_eq!(merged(&started, &new).store, started.store);
+        }
+        assert_eq!(needs_restart(&config("[store]\nurl = \"sqlite:django.db\""), &started), ["[store]"]);
+    }
 }

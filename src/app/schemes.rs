@@ -12,6 +12,7 @@ use crate::config::{self, Config, SameSite, SchemeConfig, SessionConfig, TokenFa
 use crate::csrf::{self, TrustedOrigin};
 use crate::identity::Family;
 use crate::login::Logins;
+use http::HeaderName;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,7 +30,12 @@ pub(in crate::app) fn schemes(parts: &Parts<'_>, logins: &Arc<Logins>) -> Vec<Ar
     let sessions = Sessions::new(Arc::clone(&lookups), Arc::clone(credentials), Arc::clone(&kept.renewed));
     let sessions = Arc::new(sessions);
     let checker: Arc<dyn CheckPassword> = Arc::clone(logins) as Arc<dyn CheckPassword>;
-    let passwords = VerifiedPasswords::new(Arc::clone(&lookups), checker, Arc::clone(&kept.remembered));
+    let passwords = VerifiedPasswords::new(
+        Arc::clone(&lookups),
+        checker,
+        Arc::clone(&kept.remembered),
+        parts.limiting.lookups(),
+    );
     let passwords = Arc::new(passwords);
     let make = |instance: &config::SchemeInstance| -> Arc<dyn Scheme> {
         let given = parts.options.schemes.iter().find(|(name, _)| *name == instance.name);
@@ -111,6 +117,14 @@ pub(in crate::app) fn cookies(config: &Config) -> (Vec<String>, Vec<String>) {
     let csrf = sessions_in_use(config).filter(|session| !session.csrf.in_session);
     let csrf: BTreeSet<String> = csrf.map(|session| session.csrf.cookie.clone()).collect();
     (sessions.into_iter().collect(), csrf.into_iter().collect())
+}
+
+/// Names of the fields that only trusted peers may send.
+pub(in crate::app) fn remote_users(config: &Config) -> impl Iterator<Item = &HeaderName> {
+    config.authentication.schemes.iter().filter_map(|scheme| match &scheme.kind {
+        SchemeConfig::RemoteUser { header, .. } => Some(header),
+        _ => None,
+    })
 }
 
 /// Whether sessions are asked for at all.

@@ -19,6 +19,11 @@ pub(in crate::app) async fn open(
     let StoreUrl::Sqlite(path) = &config.store.url;
     let Layout::Django(django) = &config.store.layout else {
         let store = Sqlite::open(path, options).await.map_err(failed(path))?;
+        if store.has_mirrored_users().await.map_err(failed(path))? {
+            // Here they would be active for ever, and whoever was deactivated in Django, too.
+            let text = "its users are Django's: it was [store.own] beside an adopted database, and only goes with it";
+            return Err(failed(path)(StoreError::NotAdoptable(text.to_owned())));
+        }
         return Ok(Arc::new(store));
     };
     let StoreUrl::Sqlite(own_path) = &django.own;

@@ -21,6 +21,7 @@ pub fn log_summary(config: &Config, running: &Running) {
     let StoreUrl::Sqlite(path) = &config.store.url;
     tracing::info!(
         store = %path.display(),
+        layout = if config.store.layout.is_django() { "django" } else { "doorward" },
         cache_bytes = config.cache.capacity,
         revocation_bound_ms = u64::try_from(config.cache.revocation_bound.as_millis()).unwrap_or(u64::MAX),
         stale_while_unreachable_s = config.cache.stale_while_unreachable.as_secs(),

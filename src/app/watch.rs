@@ -3,7 +3,7 @@
 use crate::app::health::{Health, Part};
 use crate::app::{AppError, Backing, Reloader, Stamp};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::identity::Family;
 use crate::store::{Change, ChangeFeed};
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two looks; a look takes about 0.1 ms when nothing has changed.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Between two doubts. Each makes every credential in use be asked for once more, and a busy Django writes all the time;
+/// what was changed in between is found by the next one.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(300);
 /// Between two attempts to open a feed.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
 /// Failures in a row after which the feed is opened anew.
@@ -63,6 +66,7 @@ async fn follow(
     stop: &CancellationToken,
 ) {
     let mut failures = 0;
+    let mut doubts = Doubts::default();
     while failures < FAILURES_MAX && !stop.is_cancelled() {
         let asked = clock.monotonic();
         match feed.changes().await {
@@ -73,13 +77,15 @@ async fn follow(
                 failures = 0;
                 health.works(Part::Store, true);
                 for change in &changes {
-                    apply(*change, cache, clock);
+                    apply(*change, cache, &mut doubts);
                 }
                 if !changes.is_empty() {
                     cache.forget_unknown();
                 }
-                // As of the moment before the question, all that had changed is dropped now.
-                cache.prove(asked);
+                if doubts.are_settled(cache, clock) {
+                    // As of the moment before the question, all that had changed is dropped now.
+                    cache.prove(asked);
+                }
             }
             Err(error) => {
                 if failures == 0 {
@@ -96,7 +102,28 @@ async fn follow(
     }
 }
 
-fn apply(change: Change, cache: &LocalCache, clock: &dyn Clock) {
+/// Changes of which nobody says what they are.
+#[derive(Debug, Default)]
+struct Doubts {
+    last: Option<Monotonic>,
+    is_pending: bool,
+}
+
+impl Doubts {
+    /// Whether all that was found has been doubted; until then nothing is proved.
+    fn are_settled(&mut self, cache: &LocalCache, clock: &dyn Clock) -> bool {
+        let now = clock.monotonic();
+        let is_due = self.last.is_none_or(|last| now.since(last) >= DOUBT_INTERVAL);
+        if self.is_pending && is_due {
+            // What is asked for from now on finds it.
+            cache.doubt(now);
+            (self.last, self.is_pending) = (Some(now), false);
+        }
+        !self.is_pending
+    }
+}
+
+fn apply(change: Change, cache: &LocalCache, doubts: &mut Doubts) {
     match change {
         Change::Credential(digest) => {
             for family in Family::ALL {
@@ -105,8 +132,7 @@ fn apply(change: Change, cache: &LocalCache, clock: &dyn Clock) {
         }
         Change::User(user) => cache.invalidate(Invalidation::User(user)),
         Change::Everything => cache.invalidate(Invalidation::Everything),
-        // What is asked for from now on finds it.
-        Change::Something => cache.doubt(clock.monotonic()),
+        Change::Something => doubts.is_pending = true,
     }
 }
 

@@ -144,9 +144,12 @@ impl Authenticator {
         trace: &mut Trace,
     ) -> Result<Authenticated, AuthenticateError> {
         for (place, scheme) in self.order(head) {
-            let verdict = match scheme.recall(head, context, effects) {
+            let mut own = Effects::default();
+            let recalled = scheme.recall(head, context, &mut own);
+            let verdict = match recalled {
                 Recall::NotMine => Verdict::NotMine,
                 Recall::Malformed(refusal) => {
+                    effects.extend(own);
                     trace.scheme(place, SchemeOutcome::Malformed);
                     return Err(AuthenticateError::Malformed(refusal));
                 }
@@ -154,18 +157,31 @@ impl Authenticator {
                 Recall::Ask(verification) => {
                     // Until it is known, nobody could say.
                     trace.scheme(place, SchemeOutcome::Unavailable);
-                    let (verdict, more) = self.slow.run(verification).await?;
-                    effects.extend(more);
-                    verdict
+                    match self.slow.run(verification).await {
+                        Ok((verdict, more)) => {
+                            own.extend(more);
+                            verdict
+                        }
+                        Err(SlowError::Busy) => {
+                            let verdict;
+                            (verdict, own) = while_busy(scheme.as_ref(), head, context)?;
+                            verdict
+                        }
+                        Err(error) => {
+                            effects.extend(own);
+                            return Err(error.into());
+                        }
+                    }
                 }
                 Recall::Attempt(attempt) => {
                     trace.scheme(place, SchemeOutcome::Unavailable);
                     // It has places of its own, and waits here where nobody else does.
                     let (verdict, more) = attempt.await.map_err(AuthenticateError::Unavailable)?;
-                    effects.extend(more);
+                    own.extend(more);
                     verdict
                 }
             };
+            effects.extend(own);
             if let Some(identity) = decide(verdict, place, trace)? {
                 check(scheme.as_ref(), head, body, &identity, effects).await.inspect_err(|_| {
                     trace.scheme(place, SchemeOutcome::Refused);
@@ -179,6 +195,20 @@ impl Authenticator {
     /// Nobody, where credentials are not asked for, or were bad and do not matter.
     pub fn nobody(&self) -> Authenticated {
         Authenticated { identity: None }
+    }
+}
+
+/// What can be said without the store, which others wait for.
+fn while_busy(
+    scheme: &dyn Scheme,
+    head: &Head,
+    context: &Context,
+) -> Result<(Verdict, Effects), AuthenticateError> {
+    let context = Context { is_store_busy: true, ..*context };
+    let mut effects = Effects::default();
+    match scheme.recall(head, &context, &mut effects) {
+        Recall::Answer(verdict) => Ok((verdict, effects)),
+        _ => Err(AuthenticateError::Busy),
     }
 }
 

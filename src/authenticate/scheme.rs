@@ -10,7 +10,7 @@
 //! A scheme says what happened; `respond` alone picks statuses.
 
 use crate::accept::head::Head;
-use crate::cache::local::Known;
+use crate::cache::local::{self, CredentialKey, Known, LocalCache};
 use crate::cache::users::UserRecord;
 use crate::clock::UnixSeconds;
 use crate::header::set_cookie::SetCookie;
@@ -63,9 +63,28 @@ pub trait Scheme: Debug + Send + Sync {
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
     /// When the request came.
-    pub now: crate::cache::local::Now,
+    pub now: local::Now,
     /// How long known credentials still pass while the store cannot be asked.
     pub stale_while_unreachable: Duration,
+    /// Too many wait for the store already: what it confirmed a moment ago has to do.
+    pub is_store_busy: bool,
+}
+
+impl Context {
+    /// Of a request that came now.
+    pub fn new(now: local::Now, stale_while_unreachable: Duration) -> Self {
+        Self { now, stale_while_unreachable, is_store_busy: false }
+    }
+
+    /// What the cache knows of a credential.
+    pub fn recall(&self, cache: &LocalCache, key: &CredentialKey) -> local::Recall {
+        match cache.recall(key, self.now, self.stale_while_unreachable) {
+            local::Recall::Miss if self.is_store_busy => {
+                cache.recall_while_busy(key, self.now).map_or(local::Recall::Miss, local::Recall::Stale)
+            }
+            recalled => recalled,
+        }
+    }
 }
 
 /// A verified user, and how the user was verified.
@@ -189,6 +208,7 @@ impl Refusal {
 pub struct Effects {
     fields: Option<Box<HeaderMap>>,
     varies_by_cookie: bool,
+    carries_secret: bool,
 }
 
 impl Effects {
@@ -200,6 +220,7 @@ impl Effects {
     /// Sets a cookie.
     pub fn set_cookie(&mut self, cookie: &SetCookie<'_>) {
         if let Some(value) = cookie.value() {
+            self.carries_secret |= !cookie.value.is_empty();
             self.add(header::SET_COOKIE, value);
         }
     }
@@ -212,6 +233,7 @@ impl Effects {
     /// Takes another's effects in.
     pub fn extend(&mut self, other: Self) {
         self.varies_by_cookie |= other.varies_by_cookie;
+        self.carries_secret |= other.carries_secret;
         let Some(other) = other.fields else { return };
         for (name, value) in other.iter() {
             self.add(name.clone(), value.clone());
@@ -223,10 +245,21 @@ impl Effects {
         for (name, value) in self.fields.iter().flat_map(|fields| fields.iter()) {
             headers.append(name.clone(), value.clone());
         }
+        // Whatever the upstream says of its part: the cookie is for one client alone.
+        if self.carries_secret && !is_not_stored(headers) {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if self.varies_by_cookie && !varies_by_cookie(headers) {
             headers.append(header::VARY, HeaderValue::from_static("Cookie"));
         }
     }
+}
+
+/// Whether no cache keeps an answer (RFC 9111 section 5.2.2.5).
+fn is_not_stored(headers: &HeaderMap) -> bool {
+    let directives = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut directives = directives.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    directives.any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-store"))
 }
 
 /// Whether an answer says so already (RFC 9110 section 12.5.5).

@@ -154,13 +154,18 @@ pub(crate) enum Given {
     NoText,
 }
 
-/// Text as Python has it.
-#[derive(Debug)]
+/// Text as Python has it; a password, perhaps, so it is not shown.
 pub(crate) struct Text {
     /// With U+FFFD for each lone surrogate.
     pub(crate) text: Zeroizing<String>,
     /// The first lone surrogate.
     pub(crate) surrogate: Option<u16>,
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Text(…)")
+    }
 }
 
 impl Given {

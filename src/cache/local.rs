@@ -99,6 +99,13 @@ impl Known {
         self.expires <= now
     }
 
+    /// What was just read, for one answer: nobody is told should it change.
+    pub fn for_one_answer(fact: Fact, read: Monotonic) -> Self {
+        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
+        let user = Arc::new(UserRecord::new(fact.user, read));
+        Self { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: read }
+    }
+
     /// When it expires. `None`: never.
     pub fn expires(&self) -> Option<UnixSeconds> {
         (self.expires.0 < i64::MAX).then_some(self.expires)
@@ -163,8 +170,14 @@ pub enum Invalidation {
 
 /// What a failed look-up says of the store.
 pub trait Outage {
-    /// Whether the store could not be asked, so that it had better be left alone for a moment.
+    /// Whether the store could not be asked, so that it had better be left alone for a moment. What was known may be
+    /// used as stale then.
     fn is_outage(&self) -> bool;
+
+    /// Whether the store was not asked because others wait for it. What it confirmed a moment ago may be used then.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// What cannot fail does not.
@@ -329,10 +342,19 @@ impl LocalCache {
         }
     }
 
+    /// Looks a credential up that is only in doubt, for a caller whose place at the store is taken by others: the store
+    /// confirmed it no longer ago than any change may go unseen.
+    pub fn recall_while_busy(&self, key: &CredentialKey, now: Now) -> Option<Known> {
+        let known = self.credentials.get(key)?;
+        let bound = self.settings.revocation_bound;
+        (known.user.is_current() && self.is_within(&known, now.monotonic, bound)).then_some(known)
+    }
+
     /// Asks the store by `ask`, once for any number of callers of one key, and remembers what it says.
     ///
     /// # Errors
-    /// Whatever `ask` yields, if nothing can be used instead; `None` if the store is being left alone after a
+    /// Whatever `ask` yields, if nothing can be used instead: what is neither an outage nor a busy store says something
+    /// of the credential, and what was known of it is forgotten. `None` if the store is being left alone after a
     /// failure, or the answers were overtaken by changes again and again.
     ///
     /// # Cancel safety
@@ -349,6 +371,7 @@ impl LocalCache {
         F: Future<Output = Result<T, E>> + Send,
         T: Into<Found>,
     {
+        let came = clock.monotonic();
         for _ in 0..ATTEMPTS_MAX {
             let moment = self.touched.now();
             let began = clock.monotonic();
@@ -359,6 +382,10 @@ impl LocalCache {
                 // The answer that was waited for: refused as a fill, it is refused to those who waited, too.
                 Ok(_) if self.touched.since(self.hash(&key), moment) => continue,
                 Ok(known) if self.is_usable(&known, clock.monotonic()) => return Ok(Loaded::Known(known)),
+                // In doubt already, but the store was asked after this caller came: nothing older is told.
+                Ok(known) if known.user.is_current() && known.confirmed > came => {
+                    return Ok(Loaded::Known(known));
+                }
                 Ok(known) if self.is_store_paused(clock.monotonic()) => {
                     return self.stale(known, clock.monotonic(), stale).ok_or(None);
                 }
@@ -391,13 +418,7 @@ impl LocalCache {
                     self.remember_unknown(key, nothing, began, moment_of_load);
                     return Ok(Loaded::Unknown(nothing));
                 }
-                Err(error) => {
-                    if error.as_ref().is_some_and(Outage::is_outage) {
-                        self.pause_store(clock.monotonic());
-                    }
-                    let held = asking.put_back();
-                    return held.and_then(|held| self.stale(held, clock.monotonic(), stale)).ok_or(error);
-                }
+                Err(error) => return asking.instead(error, clock.monotonic(), stale),
             }
         }
         Err(None)
@@ -438,7 +459,7 @@ impl LocalCache {
     /// before it was asked for again. Nothing is forgotten, so what the store cannot confirm may still be used as
     /// stale.
     pub fn doubt(&self, moment: Monotonic) {
-        self.doubted.fetch_max(moment.0, Ordering::AcqRel);
+        self.doubted.fetch_max(moment.0, Ordering::SeqCst);
         self.forget_unknown();
     }
 
@@ -489,7 +510,8 @@ impl LocalCache {
 
     fn remember_unknown(&self, key: CredentialKey, nothing: Nothing, began: Monotonic, moment: Moment) {
         self.unknowns.insert(key, (began.plus(self.settings.negative_ttl), nothing));
-        if self.touched.since(self.hash(&key), moment) {
+        let is_doubted = began.0 < self.doubted.load(Ordering::SeqCst);
+        if is_doubted || self.touched.since(self.hash(&key), moment) {
             self.unknowns.remove(&key);
         }
     }
@@ -551,6 +573,29 @@ impl Asking<'_> {
     /// Remembers the answer; `false`: it was overtaken by an invalidation.
     fn fill(&mut self, known: Known) -> bool {
         self.guard.take().is_some_and(|guard| guard.insert(known).is_ok())
+    }
+
+    /// What can be used though the store gave no answer.
+    fn instead<E: Outage>(
+        mut self,
+        error: Option<E>,
+        now: Monotonic,
+        stale: Duration,
+    ) -> Result<Loaded, Option<E>> {
+        let bound = match &error {
+            // It is being left alone.
+            None => stale,
+            Some(outage) if outage.is_outage() => {
+                self.cache.pause_store(now);
+                stale
+            }
+            Some(busy) if busy.is_busy() => self.cache.settings.revocation_bound,
+            Some(_) => {
+                self.held = None;
+                return Err(error);
+            }
+        };
+        self.put_back().and_then(|held| self.cache.stale(held, now, bound)).ok_or(error)
     }
 
     /// Puts the entry back for the others who wait, unless it was invalidated meanwhile.

@@ -1,4 +1,5 @@
-//! Rules between routes: no two claim the same place, and a public prefix around a protected one is pointed out.
+//! Rules between routes: no two claim the same place; a public prefix around a protected one, and a login page that
+//! nobody reaches, are pointed out.
 //!
 //! Everything is looked up by place, so that a file with many routes costs no more than it must.
 
@@ -101,6 +102,38 @@ pub(super) fn check_enclosures(routes: &[Placed], problems: &mut Problems) {
             }
             let fault = enclosed(outer, inner, problems);
             problems.warn(&outer.span, fault);
+        }
+    }
+}
+
+/// Warns of login pages that only users reach who have logged in: browsers would be sent there for ever.
+pub(super) fn check_login_pages(routes: &[Placed], problems: &mut Problems) {
+    let mut by_path: HashMap<&str, Vec<&Placed>> = HashMap::new();
+    for placed in routes {
+        by_path.entry(&placed.route.path).or_default().push(placed);
+    }
+    for placed in routes {
+        let Some(page) = &placed.route.login_page else { continue };
+        let page = if page == "/" { page } else { page.trim_end_matches('/') };
+        // The longest path decides, as for every request.
+        let mut around = std::iter::once(page).chain(prefixes(page));
+        let serves = |other: &&&Placed| {
+            let methods = other.route.methods.as_ref();
+            other.route.host.overlaps(&placed.route.host)
+                && methods.is_none_or(|methods| methods.contains(&Method::GET))
+        };
+        let leads_to = around.find_map(|path| by_path.get(path)?.iter().find(serves));
+        let is_closed =
+            |it: &&&Placed| !matches!(it.route.permission, Permission::Anyone | Permission::ReadOnly);
+        if let Some(closed) = leads_to.filter(is_closed) {
+            if problems.is_full_of(Severity::Warning) {
+                return;
+            }
+            let (name, other) = (quote(&placed.route.name), quote(&closed.route.name));
+            let message =
+                format!("the login page of route {name} is in route {other}, which asks for a login");
+            let help = "give the page a route of its own: handler = \"login\", or permission = \"anyone\"";
+            problems.warn(&placed.span, Fault::new(message).help(help));
         }
     }
 }

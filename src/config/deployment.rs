@@ -66,14 +66,19 @@ fn deployment_key(
         Indirect::Inline(text) => {
             let key = Secret::new(text);
             if is_long_enough(&key) {
-                let fault = Fault::new("a secret is written in the configuration file");
-                problems.warn(&span, fault.help("better write { env = \"NAME\" } or { file = \"path\" }"));
+                problems.warn(&span, inline());
                 return Some(DeploymentKey::Given(key));
             }
             problems.error(&span, too_short());
         }
     }
     None
+}
+
+/// A secret that everybody sees who sees the file.
+pub(super) fn inline() -> Fault {
+    let fault = Fault::new("a secret is written in the configuration file");
+    fault.help("better write { env = \"NAME\" } or { file = \"path\" }")
 }
 
 /// A variable that is not set.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::config::Source;
-use crate::config::deployment::not_in_environment;
+use crate::config::deployment::{inline, not_in_environment};
 use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw::{self, Indirect};
 use crate::config::sql_name::{MaybeSqlName, SqlName};
@@ -187,25 +187,24 @@ fn is_class(text: &str) -> bool {
 /// The secret, wherever it is written.
 fn secret(key: Spanned<raw::Secret>, source: &Source, problems: &mut Problems) -> Option<Secret> {
     let span = key.span();
-    let (secret, span) = match key.into_inner().0 {
-        Indirect::Inline(text) => {
-            let fault = Fault::new("a secret is written in the configuration file");
-            problems.warn(&span, fault.help("better write { env = \"NAME\" } or { file = \"path\" }"));
-            (Secret::new(text), span)
-        }
+    let (secret, span, is_inline) = match key.into_inner().0 {
+        Indirect::Inline(text) => (Secret::new(text), span, true),
         Indirect::Environment(name) => {
             let Some(value) = (source.environment)(&name.value) else {
                 problems.error(&name.span, not_in_environment(&name.value));
                 return None;
             };
-            (Secret::new(value.into_encoded_bytes()), name.span)
+            (Secret::new(value.into_encoded_bytes()), name.span, false)
         }
-        Indirect::File(path) => (of_file(&path, source, problems)?, path.span),
+        Indirect::File(path) => (of_file(&path, source, problems)?, path.span, false),
     };
     if secret.expose().is_empty() {
         let fault = Fault::new("the secret key is empty");
         problems.error(&span, fault.help("it must be what SECRET_KEY is in Django's settings"));
         return None;
+    }
+    if is_inline {
+        problems.warn(&span, inline());
     }
     Some(secret)
 }

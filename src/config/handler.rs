@@ -160,7 +160,7 @@ pub(super) struct Redirect(pub(super) String);
 
 impl Written for Redirect {
     const EXPECTED: &'static str = "a path of this host such as \"/welcome/\"";
-    const PATTERN: Option<&'static str> = Some("^/([^/\\\\ ]|/(?!/))*$");
+    const PATTERN: Option<&'static str> = Some("^/([^/\\\\ ]+/)*[^/\\\\ ]*$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         check_local(text).map_err(|help| unexpected::<Self>(text).help(help))?;
@@ -174,7 +174,7 @@ pub(super) struct PagePath(pub(super) String);
 
 impl Written for PagePath {
     const EXPECTED: &'static str = "a path of this host such as \"/accounts/login/\"";
-    const PATTERN: Option<&'static str> = Some("^/([^/\\\\?# ]|/(?!/))*$");
+    const PATTERN: Option<&'static str> = Some("^/([^/\\\\?# ]+/)*[^/\\\\?# ]*$");
 
     fn from_text(text: &str) -> Result<Self, Fault> {
         check_local(text).map_err(|help| unexpected::<Self>(text).help(help))?;

@@ -337,6 +337,7 @@ fn read_routes(
     }
     claims::check_claims(&routes, problems);
     claims::check_enclosures(&routes, problems);
+    claims::check_login_pages(&routes, problems);
     routes.into_iter().map(|placed| placed.route).collect()
 }
 

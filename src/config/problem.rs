@@ -96,6 +96,7 @@ pub(super) struct Problems {
     lost: BTreeSet<Vec<String>>,
     broken_lines: BTreeSet<usize>,
     broken_from: usize,
+    masked: Vec<Range<usize>>,
     ranges: Vec<Allowed>,
 }
 
@@ -119,6 +120,7 @@ impl Problems {
             lost: BTreeSet::new(),
             broken_lines: BTreeSet::new(),
             broken_from: usize::MAX,
+            masked: Vec::new(),
             ranges: Vec::new(),
         }
     }
@@ -145,7 +147,13 @@ impl Problems {
 
     /// Keeps this part of the text out of every rendering: it is a secret.
     pub(super) fn mask(&mut self, span: Range<usize>) {
-        self.source.mask(span);
+        self.source.mask(span.clone());
+        self.masked.push(span);
+    }
+
+    /// Whether this part of the text is, or is in, a secret.
+    pub(super) fn is_masked(&self, span: &Range<usize>) -> bool {
+        self.masked.iter().any(|masked| masked.start <= span.start && span.end <= masked.end)
     }
 
     /// Notes that the entry at this path was taken out of the tree because of an error already noted.

@@ -19,14 +19,21 @@ use crate::config::suggest;
 /// Reads `text`. Faults go to `problems`; `None` when there are too many to go on.
 pub(super) fn read<T: DeserializeOwned>(text: &str, problems: &mut Problems) -> Option<T> {
     let (mut tree, errors) = DeTable::parse_recoverable(text);
-    report_syntax(&errors, tree.get_ref(), text, problems);
     let shape = Shape::of::<T>();
-    Keys { root: &shape, problems }.check_table(tree.get_mut(), &shape, &mut Vec::new());
+    let secrets = secret_keys(&shape);
+    report_syntax(&errors, tree.get_ref(), text, &secrets, problems);
+    Keys { root: &shape, secrets, problems }.check_table(tree.get_mut(), &shape, &mut Vec::new());
     read_values(&mut tree, problems)
 }
 
 /// Notes syntax errors in the order of the text, one a line: the parser stumbles over what it skipped.
-fn report_syntax(errors: &[toml::de::Error], tree: &DeTable<'_>, text: &str, problems: &mut Problems) {
+fn report_syntax(
+    errors: &[toml::de::Error],
+    tree: &DeTable<'_>,
+    text: &str,
+    secrets: &BTreeSet<&'static str>,
+    problems: &mut Problems,
+) {
     let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
     errors.sort_by_key(|(span, _)| span.start);
     let unclosed = errors.iter().find(|(_, error)| is_unclosed(error.message()));
@@ -34,6 +41,9 @@ fn report_syntax(errors: &[toml::de::Error], tree: &DeTable<'_>, text: &str, pro
     if let (Some(opener), Some((_, error))) = (opener, unclosed) {
         let fault =
             Fault::new(error.message()).help("everything behind this bracket was taken as part of it");
+        if let Some(secret) = secret_around(text, opener, secrets) {
+            problems.mask(secret);
+        }
         problems.error(&(opener..opener + 1), fault);
         problems.break_from(opener);
     }
@@ -44,24 +54,71 @@ fn report_syntax(errors: &[toml::de::Error], tree: &DeTable<'_>, text: &str, pro
         if problems.is_full() {
             break;
         }
-        if let Some(secret) = secret_on_line(text, span.start) {
-            problems.mask(secret);
-        }
         if lines.insert(problems.place(span.start).0) {
+            if let Some(secret) = secret_around(text, span.start, secrets) {
+                problems.mask(secret);
+            }
             problems.error(&span, syntax_fault(error.message(), text.get(span.clone()).unwrap_or_default()));
         }
     }
     problems.break_lines(lines);
 }
 
-/// The value of a line that sets a `key`: the parser may have skipped it, so that no tree says it is a secret.
-fn secret_on_line(text: &str, at: usize) -> Option<Range<usize>> {
-    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text.get(start..)?.split('\n').next()?;
-    let (name, value) = line.split_once('=')?;
-    let name = name.trim().trim_matches(['"', '\'']);
-    let is_secret = name.rsplit('.').next().is_some_and(|last| last.trim() == "key");
-    is_secret.then(|| start + line.len() - value.trim_start().len()..start + line.len())
+/// The names of the keys whose values are secrets, wherever they belong.
+fn secret_keys(shape: &Shape) -> BTreeSet<&'static str> {
+    let tables = shape.tables();
+    let keys = tables.iter().flat_map(|(_, keys)| keys.iter());
+    keys.filter(|(_, shape)| is_secret(shape)).map(|(key, _)| *key).collect()
+}
+
+fn is_secret(shape: &Shape) -> bool {
+    match shape {
+        Shape::Table { name, .. } => *name == Secret::NAME,
+        Shape::List(inner) => is_secret(inner),
+        Shape::Leaf(_) | Shape::Named(..) => false,
+    }
+}
+
+/// Of one entry of the file, so many keys are looked at: an inline table has fewer.
+const ASSIGNMENTS_MAX: usize = 100;
+
+/// The secret on the line of a syntax error, or the part of it up to there: the parser may have skipped it, so that no
+/// tree says it is one. A list may have begun some lines before.
+fn secret_around(text: &str, at: usize, secrets: &BTreeSet<&'static str>) -> Option<Range<usize>> {
+    let (before, after) = text.split_at_checked(at)?;
+    let end = at + after.find('\n').unwrap_or(after.len());
+    let mut start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    while start > 0 && !begins_entry(text.get(start..end)?) {
+        start = text.get(..start - 1)?.rfind('\n').map_or(0, |newline| newline + 1);
+    }
+    let entry = text.get(start..end)?;
+    let assigned = entry.match_indices('=').take(ASSIGNMENTS_MAX).find(|(equals, _)| {
+        let name = entry.get(..*equals).unwrap_or_default().trim_end().trim_end_matches(['"', '\'']);
+        let name = name.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)).next();
+        name.is_some_and(|name| suggest::nearest(name, secrets.iter().copied()).is_some())
+    });
+    assigned.map(|(equals, _)| start + equals + 1..end)
+}
+
+/// Whether a line begins a section, or sets a key: names with dots between, and `=`.
+fn begins_entry(line: &str) -> bool {
+    let mut rest = line.trim_start();
+    if rest.starts_with('[') {
+        return true;
+    }
+    loop {
+        let behind = match rest.chars().next() {
+            Some(mark @ ('"' | '\'')) => rest.get(1..).and_then(|rest| rest.split_once(mark)).map(|it| it.1),
+            _ => Some(rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_' || c == '-')),
+        };
+        let Some(behind) = behind.filter(|behind| behind.len() < rest.len()).map(str::trim_start) else {
+            return false;
+        };
+        match behind.strip_prefix('.') {
+            Some(more) => rest = more.trim_start(),
+            None => return behind.starts_with('='),
+        }
+    }
 }
 
 /// Where the outermost bracket around this byte was opened.
@@ -94,7 +151,7 @@ fn read_values<T: DeserializeOwned>(tree: &mut Spanned<DeTable<'_>>, problems: &
         let span = error.span()?;
         // What was taken out of an entry may be what it now lacks.
         if !problems.has_error_in(&span) {
-            problems.error(&span, value_fault(error.message()));
+            problems.error(&span, value_fault(error.message(), problems.is_masked(&span)));
         }
         let path = take_from_table(tree.get_mut(), &span, &mut Vec::new())?;
         problems.lose(path);
@@ -118,13 +175,14 @@ fn syntax_fault(message: &str, meant: &str) -> Fault {
     fault
 }
 
-/// Our own faults come as two lines, serde's wording is turned into ours.
-fn value_fault(message: &str) -> Fault {
+/// Our own faults come as two lines, serde's wording is turned into ours. Of a secret only the type is told.
+fn value_fault(message: &str, is_secret: bool) -> Fault {
     let Some(rest) = message.strip_prefix("invalid type: ") else { return Fault::from_lines(message) };
     let Some((found, expected)) = rest.split_once(", expected ") else { return Fault::new(message) };
     let found = match found {
         "sequence" => "a list",
         "map" => "a table",
+        other if is_secret => other.split(' ').next().unwrap_or_default(),
         other => other,
     };
     if expected == "a sequence" {
@@ -138,14 +196,16 @@ fn value_fault(message: &str) -> Fault {
 #[derive(Debug)]
 struct Keys<'a> {
     root: &'a Shape,
+    secrets: BTreeSet<&'static str>,
     problems: &'a mut Problems,
 }
 
 impl Keys<'_> {
     fn check_value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: &Shape, path: &mut Vec<String>) {
-        let span = value.span();
+        if is_secret(shape) {
+            self.mask_scalars(value);
+        }
         match (shape, value.get_mut()) {
-            (Shape::Table { name: Secret::NAME, .. }, DeValue::String(_)) => self.problems.mask(span),
             (Shape::List(inner), DeValue::Array(array)) => {
                 for element in array.iter_mut() {
                     self.check_value(element, inner, path);
@@ -173,6 +233,26 @@ impl Keys<'_> {
         }
     }
 
+    /// Masks what is a secret by its name, or nearly by its name, where no shape says so.
+    fn mask_entry(&mut self, key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) {
+        if suggest::nearest(key.get_ref(), self.secrets.iter().copied()).is_some() {
+            return self.mask_scalars(value);
+        }
+        if let DeValue::Table(table) = value.get_ref() {
+            for (key, value) in table {
+                self.mask_entry(key, value);
+            }
+        }
+    }
+
+    fn mask_scalars(&mut self, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Table(_) => {}
+            DeValue::Array(array) => array.iter().for_each(|element| self.mask_scalars(element)),
+            _ => self.problems.mask(value.span()),
+        }
+    }
+
     /// Reports unknown keys; the ones that are only misspelt take their right name, so that reading goes on.
     fn check_keys(
         &mut self,
@@ -192,11 +272,7 @@ impl Keys<'_> {
             let Some(value) = table.remove(key.get_ref().as_ref()) else { continue };
             let meant = suggest::nearest(key.get_ref(), known.keys().copied());
             self.report(&key, &value, meant, known, path);
-            if let Some(Shape::Table { name: Secret::NAME, .. }) = meant.and_then(|meant| known.get(meant))
-                && matches!(value.get_ref(), DeValue::String(_))
-            {
-                self.problems.mask(value.span());
-            }
+            self.mask_entry(&key, &value);
             path.push(key.get_ref().to_string());
             if !meant.is_some_and(|meant| put(table, meant, key.span(), value)) {
                 self.problems.lose(path.clone());

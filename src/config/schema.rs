@@ -211,8 +211,13 @@ fn or(instead: Option<&Value>, table: Value) -> Value {
 mod tests {
     use super::*;
     use crate::config::guard::{GuardDelay, GuardRate};
+    use crate::config::handler::{PagePath, Redirect};
+    use crate::config::origin::{Origin, TrustedOrigin};
     use crate::config::route::RoutePath;
+    use crate::config::scheme::Realm;
+    use crate::config::session::{CookieDomain, CookieName};
     use crate::config::share::Share;
+    use crate::config::sql_name::{MaybeSqlName, SqlName};
     use crate::config::throttle::Rate;
     use crate::config::tokens::{TokenPrefix, TokenTtl};
     use crate::config::upstream::ServerAddress;
@@ -295,7 +300,9 @@ mod tests {
             "never|off|all|none|1/[0-9]{1,8}|/[a-zé/ ]{0,5}|[A-Z-]{1,4}|[A-Za-z0-9_-]{0,17}",
             "(\\[(::1|fe80::1%1)\\]|127\\.0\\.0\\.1):[0-9]{1,5}",
             "(https?://([a-z]{1,5}|\\[::1\\])|unix:/)[ -~]{0,5}",
-            "[ -~]{0,12}",
+            "https?://(\\*\\.)?[A-Za-z]{1,4}(\\.[a-z]{1,3})?(:[0-9]{1,5})?",
+            "[A-Za-z0-9_.-]{1,12}|(/[a-z0-9%?#=.~-]{0,4}){1,4}",
+            "[ -~é]{0,12}",
         ]) {
             assert_takes::<Duration>(&text);
             assert_takes::<Size>(&text);
@@ -309,6 +316,15 @@ mod tests {
             assert_takes::<RoutePath>(&text);
             assert_takes::<Method>(&text);
             assert_takes::<SocketAddr>(&text);
+            assert_takes::<SqlName>(&text);
+            assert_takes::<MaybeSqlName>(&text);
+            assert_takes::<Realm>(&text);
+            assert_takes::<CookieName>(&text);
+            assert_takes::<CookieDomain>(&text);
+            assert_takes::<Origin>(&text);
+            assert_takes::<TrustedOrigin>(&text);
+            assert_takes::<PagePath>(&text);
+            assert_takes::<Redirect>(&text);
         }
     }
 

@@ -186,7 +186,9 @@ impl Around<'_> {
         Some(match kind {
             SchemeKind::Token => SchemeConfig::Token {
                 keyword: keyword(raw.keyword, problems),
-                families: raw.families.map_or_else(|| self.families(), |list| self.listed(&list, problems)),
+                families: raw
+                    .families
+                    .map_or_else(|| self.families(), |list| self.listed(name, &list, problems)),
             },
             SchemeKind::Basic => SchemeConfig::Basic {
                 realm: raw.realm.map_or_else(|| self.realm.to_owned(), |it| it.value.0),
@@ -198,8 +200,14 @@ impl Around<'_> {
         })
     }
 
-    fn listed(&self, families: &List<TokenFamily>, problems: &mut Problems) -> Vec<TokenFamily> {
-        if families.get_ref().is_empty() {
+    fn listed(
+        &self,
+        name: &Spanned<String>,
+        families: &List<TokenFamily>,
+        problems: &mut Problems,
+    ) -> Vec<TokenFamily> {
+        let path = ["authentication", "schemes", name.get_ref(), "families"];
+        if families.get_ref().is_empty() && !problems.is_lost(&path) {
             let fault = Fault::new("without a family no token is ever good");
             problems
                 .error(&families.span(), fault.help("write families = [\"doorward\"], or leave the key out"));

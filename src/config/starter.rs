@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::config::problem::Fault;
+use crate::config::problem::{Fault, quote};
 use crate::config::sample::{self, Line};
 use crate::config::scheme::SchemeKind;
 use crate::config::upstream::ServerAddress;
@@ -53,7 +53,17 @@ impl Starter {
         for server in to {
             ServerAddress::from_text(server).map_err(|fault| refusal("--to", &fault))?;
         }
-        SchemeKind::from_text(scheme).map_err(|fault| refusal("--scheme", &fault))?;
+        match SchemeKind::from_text(scheme) {
+            Ok(SchemeKind::Token) => {}
+            Ok(kind) => {
+                let fault = Fault::new(format!("a first file is for tokens, not for {}", quote(kind.name())));
+                return Err(refusal(
+                    "--scheme",
+                    &fault.help("leave it out, and name other schemes in the file"),
+                ));
+            }
+            Err(fault) => return Err(refusal("--scheme", &fault)),
+        }
         let listen = listen.map(listen_address).transpose()?;
         Ok(Self { servers: to.to_vec(), listen, scheme: scheme.to_owned() })
     }
@@ -287,5 +297,10 @@ mod tests {
         assert!(refused.starts_with("--to: ") && !refused.contains("hunter2"), "{refused}");
         let refused = Starter::new(&["http://a".to_owned()], None, "tokn").unwrap_err();
         assert!(refused.starts_with("--scheme: ") && refused.ends_with("did you mean `token`?"), "{refused}");
+        // The steps that are printed with it are about tokens.
+        for kind in ["basic", "session", "remote-user"] {
+            let refused = Starter::new(&["http://a".to_owned()], None, kind).unwrap_err();
+            assert!(refused.contains(&format!("not for `{kind}`; leave it out")), "{refused}");
+        }
     }
 }

@@ -16,6 +16,7 @@ fn environment(name: &str) -> Option<OsString> {
     match name {
         "KEY" => Some("0123456789abcdef0123456789abcdef".into()),
         "SHORT" => Some("hunter2".into()),
+        "EMPTY" => Some("".into()),
         "URL" => Some("sqlite:other.db".into()),
         _ => None,
     }
@@ -669,6 +670,204 @@ fn only_sqlite_is_supported() {
     assert!(!error.contains("hunter2") && error.contains("@host/db"), "{error}");
 }
 
+// ---- an existing Django database
+
+/// A good file on Django's database, with further lines in `[store.django]`; the first of them is line 5.
+fn django_with(lines: &str) -> String {
+    let store = "[store]\nurl = 'sqlite:django.sqlite3'\nlayout = 'django'\n[store.django]";
+    with(&format!("{store}\n{lines}\nsecret_key = {{ env = 'KEY' }}"))
+}
+
+fn django(text: &str) -> Django {
+    match good(text).config.store.layout {
+        Layout::Django(django) => *django,
+        Layout::Doorward => panic!("not Django's"),
+    }
+}
+
+#[test]
+fn djangos_layout_needs_a_secret_key_and_nothing_else() {
+    assert_eq!(good(GOOD).config.store.layout, Layout::Doorward);
+    assert_eq!(good(&with("[store]\nlayout = 'doorward'")).config.store.layout, Layout::Doorward);
+    let django = django(&django_with(""));
+    assert_eq!(django.secret_key.expose(), b"0123456789abcdef0123456789abcdef");
+    assert_eq!((django.secret_key_fallbacks.len(), django.md5, django.rehash), (0, false, false));
+    assert_eq!(django.backends, ["django.contrib.auth.backends.ModelBackend"]);
+    assert_eq!(django.user, UserTable::default());
+    assert_eq!(django.own, StoreUrl::Sqlite("/nowhere/doorward.db".into()));
+    assert_eq!(django.user.groups.unwrap().table, "auth_user_groups");
+}
+
+#[test]
+fn every_key_of_djangos_layout_is_taken() {
+    let text = with(
+        "[store]\nurl = 'sqlite:django.sqlite3'\nlayout = 'django'\n[store.django]\nsecret_key = { env = 'KEY' }\n\
+         secret_key_fallbacks = [{ env = 'SHORT' }]\nbackends = ['a.B', 'c.d.E']\nmd5 = true\nrehash = true\n\
+         [store.django.user]\ntable = 'accounts_user'\nid = 'uuid'\nusername = 'email'\npassword = 'pw'\n\
+         is_active = ''\nis_staff = ''\nemail = ''\nlast_login = ''\ngroups_table = 'accounts_user_groups'\n\
+         groups_column = 'account_id'\n[store.own]\nurl = 'sqlite:own.db'",
+    );
+    let django = django(&text);
+    assert_eq!(django.secret_key_fallbacks[0].expose(), b"hunter2");
+    assert_eq!(
+        (django.backends, django.md5, django.rehash),
+        (vec!["a.B".into(), "c.d.E".into()], true, true)
+    );
+    assert_eq!(django.own, StoreUrl::Sqlite("/nowhere/own.db".into()));
+    let user = UserTable {
+        table: "accounts_user".into(),
+        id: "uuid".into(),
+        username: "email".into(),
+        password: "pw".into(),
+        is_active: None,
+        is_staff: None,
+        email: None,
+        last_login: None,
+        groups: Some(GroupTable { table: "accounts_user_groups".into(), user: "account_id".into() }),
+    };
+    assert_eq!(django.user, user);
+}
+
+#[test]
+fn a_user_table_without_groups_has_none() {
+    assert_eq!(django(&django_with("user = { groups_table = '' }")).user.groups, None);
+    let renamed = django(&django_with("user = { groups_column = 'u' }")).user.groups.unwrap();
+    assert_eq!((renamed.table.as_str(), renamed.user.as_str()), ("auth_user_groups", "u"));
+}
+
+#[test]
+fn what_djangos_layout_lacks_is_told() {
+    assert_error(&with("[store]\nlayout = 'djagno'"), 2, 10, &["a layout", "did you mean `django`?"]);
+    let no_url = with("[store]\nlayout = 'django'\n[store.django]\nsecret_key = { env = 'KEY' }");
+    assert_error(&no_url, 2, 10, &["needs `url`", "name Django's database"]);
+    let no_key = with("[store]\nurl = 'sqlite:d.sqlite3'\nlayout = 'django'");
+    assert_error(
+        &no_key,
+        3,
+        10,
+        &["needs `secret_key` in [store.django]", "{ env = \"DJANGO_SECRET_KEY\" }"],
+    );
+    assert_error(&format!("{no_key}\n[store.django]\n"), 9, 1, &["needs `secret_key`"]);
+}
+
+#[test]
+fn djangos_sections_are_for_djangos_layout_alone() {
+    assert_error(
+        &with("[store.django]\nmd5 = true"),
+        1,
+        1,
+        &["`[store.django]` is for layout", "write layout"],
+    );
+    assert_error(&with("[store.own]\nurl = 'sqlite:a.db'"), 1, 1, &["`[store.own]` is for layout"]);
+    assert_error(&with("[store.django.user]\nid = 'a'"), 1, 8, &["`[store.django]` is for layout"]);
+    let text = with("[store]\nlayout = 'doorward'\n[store.django]\nmd5 = true");
+    assert_error(&text, 3, 1, &["`[store.django]` is for layout"]);
+    // What was meant is not known.
+    assert_error(&with("[store]\nlayout = 3\n[store.django]\nmd5 = true"), 2, 10, &["expected a layout"]);
+}
+
+#[test]
+fn doorwards_own_database_is_not_djangos() {
+    let own =
+        |url: &str| django_with("").replace("[upstreams", &format!("[store.own]\nurl = '{url}'\n[upstreams"));
+    assert_error(&own("sqlite:django.sqlite3"), 8, 7, &["is Django's, too", "[store.own]"]);
+    assert_error(&own("sqlite:./django.sqlite3"), 8, 7, &["is Django's, too"]);
+    assert_error(&own("mysql://a"), 8, 7, &["`mysql` is not supported"]);
+    let default = django_with("").replace("django.sqlite3", "doorward.db");
+    assert_error(&default, 2, 7, &["is Django's, too", "name another file in [store.own]"]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("django.sqlite3"), "").unwrap();
+    std::os::unix::fs::symlink("django.sqlite3", directory.path().join("own.db")).unwrap();
+    let error = Config::parse(&own("sqlite:own.db"), &source_in(directory.path())).unwrap_err().to_string();
+    assert!(error.contains("is Django's, too"), "{error}");
+    good(&own("sqlite:own.db"));
+}
+
+#[test]
+fn the_log_is_not_written_into_either_database() {
+    for file in ["django.sqlite3", "doorward.db"] {
+        let text = format!("{}[log]\nfile = \"{file}\"\n", django_with(""));
+        assert_error(&text, 12, 8, &["a file that this configuration uses"]);
+    }
+}
+
+#[test]
+fn names_of_tables_and_backends_are_plain() {
+    for name in ["", "a b", "1a", "a\\\"b", "a;b", "ä", &"x".repeat(64)] {
+        let text = django_with(&format!("user = {{ id = \"{name}\" }}"));
+        assert_error(&text, 5, 15, &["the name of a table or column", "a letter or _"]);
+    }
+    assert_error(&django_with("user = { email = 'a-b' }"), 5, 18, &["or \"\" if there is none"]);
+    assert_error(&django_with("backends = []"), 5, 12, &["no session is ever good", "leave the key out"]);
+    assert_error(&django_with("backends = ['a b.C']"), 5, 13, &["the path of a class", "ModelBackend"]);
+    assert_error(&django_with("backends = ['Backend']"), 5, 13, &["the path of a class"]);
+    assert_error(&django_with("backends = ['a.B', 'a.B']"), 5, 20, &["listed twice", "keep one"]);
+    assert_error(&django_with("user = { groups = 'a' }"), 5, 10, &["unknown key `groups`"]);
+}
+
+#[test]
+fn djangos_secret_keys_are_found_elsewhere() {
+    let fallbacks = |text: &str| django_with(&format!("secret_key_fallbacks = [{text}]"));
+    assert_error(&fallbacks("{ env = 'NONE' }"), 5, 33, &["`NONE` is not set"]);
+    assert_error(&fallbacks("{ env = 'EMPTY' }"), 5, 33, &["the secret key is empty", "SECRET_KEY"]);
+    assert_error(&fallbacks("{ file = 'none' }"), 5, 34, &["cannot read", "Django's SECRET_KEY"]);
+    assert_error(&fallbacks("''"), 5, 25, &["the secret key is empty"]);
+    assert_error(&fallbacks("{ evn = 'KEY' }"), 5, 27, &["did you mean `env`?"]);
+    assert_error(&django_with("secret_key_fallbacks = 'a'"), 5, 24, &["expected a list"]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("key"), "from a file\n").unwrap();
+    let loaded = Config::parse(&fallbacks("{ file = 'key' }"), &source_in(directory.path())).unwrap();
+    let Layout::Django(django) = loaded.config.store.layout else { panic!("not Django's") };
+    assert_eq!(django.secret_key_fallbacks[0].expose(), b"from a file");
+}
+
+#[test]
+fn inline_secret_keys_are_warned_of_and_not_shown() {
+    let text = django_with("")
+        .replace("{ env = 'KEY' }", "'hunter2'\nsecret_key_fallbacks = [ 'hunter2', 'hunter2' ]");
+    let loaded = good(&text);
+    let places: Vec<_> = loaded.warnings.iter().map(|it| (it.line, it.column)).collect();
+    assert_eq!(places, [(6, 14), (7, 26), (7, 37)]);
+    assert!(loaded.warnings.iter().all(|it| said(it).contains("better write { env")));
+    let shown = format!("{}{loaded:?}", loaded.render_warnings(true));
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn djangos_secret_keys_are_not_shown_wherever_they_stand() {
+    for lines in [
+        // Broken.
+        "[store.django]\nsecret_key = hunter2",
+        "[store.django]\nsecret_key = 'hunter2",
+        "[store.django]\nsecret_kye = 'hunter2' x",
+        "[store.django]\n'secret_key' = 'hunter2' x",
+        "[store]\ndjango = { secret_key = 'hunter2' md5 = true }",
+        "[store]\ndjango.secret_key = 'hunter2' x",
+        "[store.django]\nsecret_key_fallbacks = [\n  'a'\n  'hunter2',\n]",
+        "[store.django]\nsecret_key_fallbacks = [\n  'a'\n  'x=hunter2',\n]",
+        "[store.django]\nsecret_key_fallbacks = ['hunter2'",
+        "[store.django]\nsecret_key_fallbacks = ['hunter2', hunter2]",
+        // In a wrong place, or under a wrong name.
+        "[store]\nsecret_key = 'hunter2'",
+        "[django]\nsecret_key = 'hunter2'",
+        "secret_key = 'hunter2'",
+        "settings = { django = { secret_key = 'hunter2' } }",
+        "[store.djagno]\nsecret_key = 'hunter2'",
+        "[store.django]\nsecretkey = 'hunter2'",
+        "[store.django]\nsecret_key = 'a'\nsecret-key = 'hunter2'",
+        "[store.django]\nsecret_key_fallback = ['hunter2']",
+        "[store.django]\nsecret_key_fallbacks = 'hunter2'",
+        "[store.django]\nsecret_key = ['hunter2']",
+        "[store.django]\nsecret_key_fallbacks = [['hunter2']]",
+        "[store.django]\nsecret_key_fallbacks = [3, 'hunter2']",
+        "[store.django]\nsecret_key_fallbacks = 'hunter2 x'",
+        "[limits]\nkey = 'hunter2'",
+    ] {
+        let error = parse(&with(lines)).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{lines}\n\n{error}");
+    }
+}
+
 // ---- authentication
 
 #[test]
@@ -741,6 +940,416 @@ fn permissions_have_one_kind() {
 fn unverified_credentials_pass_only_to_public_routes() {
     assert_error(&route_with("pass_unverified = true"), 5, 19, &["only for routes with permission"]);
     good(&route_with("pass_unverified = true\npermission = \"anyone\""));
+}
+
+/// The kind of the scheme that these lines define, the first of which is line 2.
+fn scheme(name: &str, lines: &str) -> SchemeConfig {
+    let config = good(&with(&format!("[authentication.schemes.{name}]\n{lines}"))).config;
+    config.authentication.schemes.into_iter().find(|scheme| scheme.name == name).unwrap().kind
+}
+
+fn scheme_with(name: &str, lines: &str) -> String {
+    with(&format!("[authentication.schemes.{name}]\n{lines}"))
+}
+
+#[test]
+fn schemes_named_like_their_kinds_are_there_without_a_table() {
+    let text = route_with("schemes = [\"session\", \"basic\", \"token\"]");
+    let config = good(&text).config;
+    assert_eq!(config.routes[0].schemes, [2, 1, 0]);
+    let kinds: Vec<_> = config.authentication.schemes.into_iter().map(|scheme| scheme.kind).collect();
+    let session = SchemeConfig::Session(Box::default());
+    let basic = SchemeConfig::Basic { realm: "api".to_owned() };
+    assert_eq!(kinds, [token("Token", &[TokenFamily::Doorward]), basic, session]);
+    let all = good(&with("[authentication]\nschemes = [\"basic\", \"token\"]")).config.routes.remove(0);
+    assert_eq!(all.schemes, [1, 0]);
+    let parts: &[&str] = &["no scheme `remote-user`", "[authentication.schemes.remote-user] with peers"];
+    assert_error(&route_with("schemes = [\"remote-user\"]"), 5, 12, parts);
+}
+
+#[test]
+fn families_of_tokens_follow_the_layout() {
+    let both = [TokenFamily::Doorward, TokenFamily::Authtoken];
+    assert_eq!(good(&django_with("")).config.authentication.schemes[0].kind, token("Token", &both));
+    assert_eq!(scheme("token", "families = ['doorward']"), token("Token", &both[..1]));
+    let of_django = |families: &str| {
+        format!("{}[authentication.schemes.t]\nkind = 'token'\nfamilies = {families}\n", django_with(""))
+    };
+    let kind = |families: &str| good(&of_django(families)).config.authentication.schemes.remove(3).kind;
+    assert_eq!(kind("['authtoken']"), token("Token", &both[1..]));
+    assert_eq!(kind("['authtoken', 'doorward']"), token("Token", &[both[1], both[0]]));
+    let told: &[&str] = &["no table of the family `authtoken`", "layout = \"django\""];
+    assert_error(&scheme_with("token", "families = ['authtoken']"), 2, 13, told);
+    assert_error(&scheme_with("token", "families = []"), 2, 12, &["no token is ever good", "doorward"]);
+    let twice = scheme_with("token", "families = ['doorward', 'doorward']");
+    assert_error(&twice, 2, 25, &["listed twice", "keep one"]);
+    let text = scheme_with("token", "families = ['authtokn']");
+    assert_error(&text, 2, 13, &["a family of tokens", "did you mean `authtoken`?"]);
+}
+
+#[test]
+fn realms_come_from_the_route_the_scheme_or_all() {
+    let basic = |realm: &str| SchemeConfig::Basic { realm: realm.to_owned() };
+    assert_eq!(scheme("staff", "kind = 'basic'"), basic("api"));
+    assert_eq!(scheme("basic", "realm = 'my place'"), basic("my place"));
+    let text = with("[authentication]\nrealm = 'all'\n[authentication.schemes.staff]\nkind = 'basic'");
+    let schemes = good(&text).config.authentication.schemes;
+    assert_eq!((&schemes[1].kind, &schemes[3].kind), (&basic("all"), &basic("all")));
+    assert_eq!(good(GOOD).config.routes[0].realm, None);
+    assert_eq!(good(&route_with("realm = 'r'")).config.routes[0].realm.as_deref(), Some("r"));
+    for bad in ["a\\\"b", "a\\\\b", "a\\nb", &"x".repeat(257)] {
+        for text in [
+            with(&format!("[authentication]\nrealm = \"{bad}\"")),
+            scheme_with("basic", &format!("realm = \"{bad}\"")),
+        ] {
+            assert_error(&text, 2, 9, &["a realm such as \"api\"", "no quotes"]);
+        }
+        assert_error(&route_with(&format!("realm = \"{bad}\"")), 5, 9, &["a realm such as"]);
+    }
+}
+
+#[test]
+fn keys_of_another_kind_are_told_from_misspelt_ones() {
+    let keys = [
+        ("keyword = 'A'", "token"),
+        ("families = ['doorward']", "token"),
+        ("realm = 'a'", "basic"),
+        ("cookie = 'a'", "session"),
+        ("age = '1h'", "session"),
+        ("secure = true", "session"),
+        ("domain = 'a.b'", "session"),
+        ("same_site = 'Lax'", "session"),
+        ("csrf = {}", "session"),
+        ("header = 'A'", "remote-user"),
+        ("peers = ['::1']", "remote-user"),
+        ("create_users = true", "remote-user"),
+    ];
+    for (line, of) in keys {
+        let (key, value) = line.split_once(" = ").unwrap();
+        let column = line.len() - value.len() + 1;
+        for (kind, own) in [
+            ("token", "which has `keyword`, `families`"),
+            ("basic", "which has `realm`"),
+            ("session", "which has `cookie`, `age`, `secure`, `domain`, `same_site`, `csrf`"),
+        ] {
+            let text = scheme_with("x", &format!("{line}\nkind = '{kind}'"));
+            if kind == of {
+                good(&text);
+            } else {
+                let message = format!("`{key}` is a key of schemes of kind `{of}`");
+                assert_error(&text, 2, column, &[&message, &format!("`x` is of kind `{kind}`, {own}")]);
+            }
+        }
+        let text = scheme_with("x", line);
+        assert_error(&text, 1, 25, &["has no `kind`", &format!("write kind = \"{of}\"")]);
+    }
+    assert_error(&scheme_with("session", "cokie = 'a'"), 2, 1, &["did you mean `cookie`?"]);
+    let other = scheme_with("basic", "kind = 'token'");
+    assert_error(&other, 2, 8, &["another kind than its name says", "a name of its own"]);
+    // A scheme whose kind is not known is not missed as well.
+    let text = format!("{}schemes = ['x']\n", scheme_with("x", "kind = 'sesion'\ncookie = 'a'"));
+    assert_error(&text, 2, 8, &["did you mean `session`?"]);
+}
+
+fn session(lines: &str) -> SessionConfig {
+    match scheme("session", lines) {
+        SchemeConfig::Session(session) => *session,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_key_of_a_session_is_taken() {
+    let default = session("");
+    assert_eq!(default, SessionConfig::default());
+    assert_eq!((default.cookie.as_str(), default.age), ("sessionid", Duration::from_hours(14 * 24)));
+    assert_eq!((default.secure, default.same_site, default.domain), (true, SameSite::Lax, None));
+    assert_eq!((default.csrf.cookie.as_str(), default.csrf.header.as_str()), ("csrftoken", "x-csrftoken"));
+    assert_eq!(default.csrf.age.as_secs(), 31_449_600, "Django's CSRF_COOKIE_AGE");
+    let all = session(
+        "cookie = '__Secure-s'\nage = '1m'\nsecure = true\ndomain = '.Example.com'\nsame_site = 'None'\n\
+         csrf = { cookie = 'c', header = 'X-C', trusted_origins = ['https://*.a.b', 'http://c:81'], \
+         domain = 'a.b', age = '400d' }",
+    );
+    let csrf = CsrfConfig {
+        cookie: "c".to_owned(),
+        header: http::HeaderName::from_static("x-c"),
+        trusted_origins: vec!["https://*.a.b".to_owned(), "http://c:81".to_owned()],
+        domain: Some("a.b".to_owned()),
+        in_session: false,
+        age: Duration::from_hours(400 * 24),
+    };
+    let expected = SessionConfig {
+        cookie: "__Secure-s".to_owned(),
+        age: Duration::from_mins(1),
+        secure: true,
+        domain: Some(".example.com".to_owned()),
+        same_site: SameSite::None,
+        csrf,
+    };
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn faulty_sessions_are_reported() {
+    let wrong =
+        |line: &str, column, parts: &[&str]| assert_error(&scheme_with("session", line), 2, column, parts);
+    wrong("cookie = 'a b'", 10, &["the name of a cookie", "letters, digits"]);
+    wrong("age = '59s'", 7, &["out of range", "from 1m to 400d"]);
+    wrong("age = '401d'", 7, &["out of range", "from 1m to 400d"]);
+    wrong("domain = 'https://a'", 10, &["a domain such as", "the name alone"]);
+    wrong("same_site = 'lax'", 13, &["did you mean `Lax`?"]);
+}
+
+#[test]
+fn insecure_sessions_are_warned_of() {
+    assert!(!session("secure = false").secure);
+    assert_warning(&scheme_with("session", "secure = false"), 2, 10, &["in clear", "unless this is a test"]);
+    let found = problems(&scheme_with("session", "same_site = 'None'\nsecure = false"));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        said(&found[0]).contains("must be secure") && said(&found[0]).contains("take secure = false out")
+    );
+    assert_eq!((found[0].line, found[0].column), (2, 13));
+    for name in ["__Host-s", "__secure-s"] {
+        let found = problems(&scheme_with("session", &format!("cookie = '{name}'\nsecure = false")));
+        assert!(said(&found[0]).contains("without `secure`"), "{found:#?}");
+    }
+    let host = scheme_with("session", "cookie = '__Host-s'\ndomain = 'a.b'");
+    assert_error(&host, 2, 10, &["with a `domain`", "leave one of them out"]);
+}
+
+#[test]
+fn faulty_csrf_options_are_reported() {
+    let wrong = |csrf: &str, column, parts: &[&str]| {
+        assert_error(&scheme_with("session", &format!("csrf = {{ {csrf} }}")), 2, column, parts);
+    };
+    wrong("cookie = ''", 19, &["the name of a cookie"]);
+    wrong("cookie = 'sessionid'", 19, &["both cookies are called `sessionid`", "another name"]);
+    wrong("header = 'Cookie'", 19, &["another meaning in HTTP", "X-CSRFToken"]);
+    wrong("age = '1s'", 16, &["from 1m to 400d"]);
+    wrong("domain = ''", 19, &["a domain such as"]);
+    wrong("in_session = true", 23, &["for layout = \"django\" alone", "leave it out"]);
+    wrong("trusted_origins = ['a.b']", 29, &["did you mean \"https://a.b\"?"]);
+    wrong("trusted_origins = ['https://a', 'https://A']", 42, &["listed twice", "keep one"]);
+    wrong("trusted = []", 10, &["unknown key `trusted`"]);
+    let django =
+        format!("{}[authentication.schemes.session]\ncsrf = {{ in_session = true }}\n", django_with(""));
+    let SchemeConfig::Session(session) = &good(&django).config.authentication.schemes[2].kind else {
+        panic!("no session")
+    };
+    assert!(session.csrf.in_session);
+}
+
+#[test]
+fn users_of_a_server_in_front_come_from_listed_peers() {
+    let kind = scheme("remote-user", "peers = ['10.0.0.1', 'fd00::/8']");
+    let peers = vec!["10.0.0.1/32".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    let header = http::HeaderName::from_static("remote-user");
+    assert_eq!(kind, SchemeConfig::RemoteUser { header, peers, create_users: false });
+    let all = scheme("sso", "kind = 'remote-user'\nheader = 'X-User'\npeers = ['::1']\ncreate_users = true");
+    let header = http::HeaderName::from_static("x-user");
+    let peers = vec!["::1/128".parse().unwrap()];
+    assert_eq!(all, SchemeConfig::RemoteUser { header, peers, create_users: true });
+    assert_error(&scheme_with("remote-user", ""), 1, 25, &["has no `peers`", "peers = [\"127.0.0.1\"]"]);
+    assert_error(&scheme_with("remote-user", "peers = []"), 2, 9, &["has no `peers`"]);
+    assert_error(&scheme_with("remote-user", "peers = ['a']"), 2, 10, &["expected a network"]);
+    assert_error(&scheme_with("remote-user", "peers = ['::1', '::1']"), 2, 17, &["listed twice", "keep one"]);
+    let header = scheme_with("remote-user", "header = 'Authorization'\npeers = ['::1']");
+    assert_error(&header, 2, 10, &["another meaning in HTTP", "Remote-User"]);
+    let any = scheme_with("remote-user", "peers = ['0.0.0.0/0']");
+    assert_warning(&any, 2, 10, &["any client can be any user", "your own servers"]);
+}
+
+#[test]
+fn what_is_mended_of_drf_is_off_and_a_route_has_the_last_word() {
+    let traps = |text: &str| {
+        let route = good(text).config.routes.remove(0);
+        (
+            route.explicit_credentials_first,
+            route.bad_credentials_on_public,
+            route.unauthenticated_status,
+            route.preflight,
+        )
+    };
+    let off = (false, BadCredentials::Refuse, None, Preflight::Refuse);
+    let on = (true, BadCredentials::Ignore, Some(Unauthenticated::Unauthorized), Preflight::Pass);
+    let lines = "explicit_credentials_first = true\nbad_credentials_on_public = 'ignore'\n\
+                 unauthenticated_status = 401\npreflight = 'pass'";
+    assert_eq!(traps(GOOD), off);
+    assert_eq!(traps(&route_with(lines)), on);
+    let all = with(&format!("[authentication]\n{lines}"));
+    assert_eq!(traps(&all), on);
+    let back =
+        "explicit_credentials_first = false\nbad_credentials_on_public = 'refuse'\npreflight = 'refuse'";
+    let (first, bad, status, preflight) = traps(&format!("{all}{back}\n"));
+    assert_eq!((first, bad, preflight), (false, BadCredentials::Refuse, Preflight::Refuse));
+    assert_eq!(status, Some(Unauthenticated::Unauthorized));
+    for (line, column, told) in [
+        ("explicit_credentials_first = 'yes'", 30, "`true` or `false`"),
+        ("bad_credentials_on_public = 'ignor'", 29, "did you mean `ignore`?"),
+        ("unauthenticated_status = 403", 26, "the first scheme of the route decides"),
+        ("unauthenticated_status = '401'", 26, "without quotes"),
+        ("preflight = 'passes'", 13, "did you mean `pass`?"),
+    ] {
+        assert_error(&route_with(line), 5, column, &[told]);
+        assert_error(&with(&format!("[authentication]\n{line}")), 2, column, &[told]);
+    }
+}
+
+#[test]
+fn login_pages_are_paths_of_this_host() {
+    let text = format!("{}{LOGIN_ROUTE}", route_with("login_page = '/accounts/login/'"));
+    let route = good(&text).config.routes.remove(0);
+    assert_eq!(route.login_page.as_deref(), Some("/accounts/login/"));
+    assert_error(
+        &route_with("login_page = 'https://a/'"),
+        5,
+        14,
+        &["a path of this host", "begin with a slash"],
+    );
+    assert_error(&route_with("login_page = '//a'"), 5, 14, &["another host"]);
+    assert_error(&route_with("login_page = '/a?b'"), 5, 14, &["without a query"]);
+}
+
+const LOGIN_ROUTE: &str = "[routes.login]\npath = '/accounts/login'\nhandler = 'login'\n";
+
+#[test]
+fn login_pages_that_nobody_reaches_are_warned_of() {
+    let text = route_with("login_page = '/accounts/login/'");
+    let parts: &[&str] = &["the login page of route `all` is in route `all`", "handler = \"login\""];
+    assert_warning(&text, 3, 9, parts);
+    assert!(good(&format!("{text}{LOGIN_ROUTE}")).warnings.is_empty());
+    let elsewhere = format!("{text}{LOGIN_ROUTE}host = 'b.example'\n").replace("path = '/'", "");
+    let elsewhere = elsewhere.replace("upstream = \"legacy\"", "upstream = \"legacy\"\nhost = 'a.example'");
+    assert_warning(&elsewhere, 3, 9, parts);
+    let posts = format!("{text}{LOGIN_ROUTE}methods = ['POST']\n");
+    assert_warning(&posts, 3, 9, parts);
+    let around = "[routes.accounts]\npath = '/accounts'\nupstream = 'legacy'\npermission = 'anyone'\n";
+    assert!(good(&format!("{text}{around}")).warnings.is_empty());
+}
+
+// ---- handlers
+
+/// A route with this handler and further lines, the first of which is line 4.
+fn handled(handler: &str, lines: &str) -> String {
+    format!("[routes.h]\npath = '/h'\nhandler = '{handler}'\n{lines}\n")
+}
+
+#[test]
+fn handlers_have_their_options() {
+    let action = |handler: &str, lines: &str| good(&handled(handler, lines)).config.routes.remove(0).action;
+    let doorward = Action::ObtainToken { family: TokenFamily::Doorward };
+    assert_eq!(action("obtain-token", ""), doorward);
+    assert_eq!(action("obtain-token", "family = 'doorward'"), doorward);
+    assert_eq!(action("login", ""), Action::Login { session: 2, redirect: "/".to_owned() });
+    assert_eq!(action("logout", ""), Action::Logout { session: 2, redirect: "/".to_owned() });
+    assert_eq!(action("whoami", ""), Action::WhoAmI);
+    let browser =
+        "session = 'browser'\nredirect = '/a?b'\n[authentication.schemes.browser]\nkind = 'session'";
+    assert_eq!(action("login", browser), Action::Login { session: 3, redirect: "/a?b".to_owned() });
+    assert_eq!(action("logout", browser), Action::Logout { session: 3, redirect: "/a?b".to_owned() });
+    let django = |lines: &str| {
+        let text = format!("{}{}", django_with(""), handled("obtain-token", lines));
+        good(&text).config.routes.remove(1).action
+    };
+    assert_eq!(django(""), Action::ObtainToken { family: TokenFamily::Authtoken });
+    assert_eq!(django("family = 'doorward'"), doorward);
+}
+
+#[test]
+fn handlers_that_give_credentials_out_are_open_and_whoami_is_a_route_like_others() {
+    for handler in ["obtain-token", "login", "logout"] {
+        let route = good(&handled(handler, "")).config.routes.remove(0);
+        assert_eq!((route.schemes, route.permission), (Vec::new(), Permission::Anyone), "{handler}");
+        assert_eq!(route.max_body, 64 << 10);
+    }
+    let route = good(&handled("whoami", "")).config.routes.remove(0);
+    assert_eq!((route.schemes, route.permission), (vec![0], Permission::Authenticated));
+    let text = handled("whoami", "[authentication]\nschemes = ['session', 'token']\npermission = 'staff'");
+    let route = good(&text).config.routes.remove(0);
+    assert_eq!((route.schemes, route.permission), (vec![2, 0], Permission::Staff));
+    assert_eq!(route.max_body, 64 << 10);
+}
+
+#[test]
+fn faulty_handlers_are_reported() {
+    let told: &[&str] = &["no table of the family `authtoken`", "write \"doorward\""];
+    assert_error(&handled("obtain-token", "family = 'authtoken'"), 4, 10, told);
+    let browser = "[authentication.schemes.browser]\nkind = 'session'";
+    let named = |name: &str| handled("login", &format!("session = '{name}'\n{browser}"));
+    assert_error(&named("browsr"), 4, 11, &["no scheme `browsr`", "did you mean `browser`?"]);
+    assert_error(&named("x"), 4, 11, &["no scheme `x`", "of kind `session` are `session`, `browser`"]);
+    assert_error(&named("token"), 4, 11, &["`token` is not of kind `session`", "`session`, `browser`"]);
+    assert_error(&handled("logout", "redirect = '//a'"), 4, 12, &["a path of this host", "another host"]);
+    assert_error(&handled("logut", ""), 3, 11, &["did you mean `logout`?"]);
+    for (handler, path) in [
+        ("obtain-token", "/api-token-auth/"),
+        ("login", "/accounts/login/"),
+        ("logout", "/accounts/logout/"),
+        ("whoami", "/whoami/"),
+    ] {
+        let text = format!("[routes.h]\nhandler = '{handler}'\n");
+        assert_error(&text, 1, 9, &["has no `path`", &format!("write path = \"{path}\"")]);
+    }
+}
+
+#[test]
+fn keys_of_another_handler_are_told() {
+    for (key, value, of) in [
+        ("family", "'doorward'", &["obtain-token"][..]),
+        ("session", "'session'", &["login", "logout"]),
+        ("redirect", "'/'", &["login", "logout"]),
+    ] {
+        let line = format!("{key} = {value}");
+        let told = format!("`{key}` is a key of routes with handler = \"{}\"", of[0]);
+        for handler in ["obtain-token", "login", "logout", "whoami"] {
+            let text = handled(handler, &line);
+            if of.contains(&handler) {
+                good(&text);
+            } else {
+                assert_error(&text, 4, key.len() + 4, &[&told, "leave it out"]);
+            }
+        }
+        assert_error(&route_with(&line), 5, key.len() + 4, &[&told]);
+        // Which handler was meant is not known.
+        assert_error(&handled("logn", &line), 3, 11, &["did you mean `login`?"]);
+    }
+}
+
+#[test]
+fn routes_that_check_passwords_are_known() {
+    let checks = |text: &str| {
+        let config = good(text).config;
+        config.routes.iter().all(|route| route.checks_passwords(&config.authentication.schemes))
+    };
+    assert!(checks(&handled("obtain-token", "")) && checks(&handled("login", "")));
+    assert!(!checks(&handled("logout", "")) && !checks(&handled("whoami", "")) && !checks(GOOD));
+    assert!(checks(&route_with("schemes = ['token', 'basic']")));
+    assert!(checks(&handled("whoami", "schemes = ['basic']")));
+    // So switched-off guards are warned of there.
+    let off = "[authentication]\nguard = \"off\"";
+    assert!(good(&with(off)).warnings.is_empty());
+    assert_warning(&format!("{}schemes = ['basic']\n", with(off)), 2, 9, &["`guard` is off"]);
+}
+
+// ---- CORS
+
+#[test]
+fn origins_of_pages_are_listed() {
+    let cors = |lines: &str| good(&with(&format!("[cors]\n{lines}"))).config.cors;
+    assert_eq!(cors(""), Cors { origins: Vec::new(), credentials: false });
+    let origins = vec!["https://app.example.com".to_owned(), "http://localhost:3000".to_owned()];
+    let both = "origins = ['https://APP.example.com', 'http://localhost:3000']\ncredentials = true";
+    assert_eq!(cors(both), Cors { origins, credentials: true });
+    let wrong = |origin: &str, parts: &[&str]| {
+        assert_error(&with(&format!("[cors]\norigins = ['https://a', '{origin}']")), 2, 25, parts);
+    };
+    wrong("*", &["an origin such as", "list each origin"]);
+    wrong("https://*.a.b", &["no patterns"]);
+    wrong("https://a/b", &["no path"]);
+    wrong("a.b", &["did you mean \"https://a.b\"?"]);
+    wrong("https://A", &["listed twice", "keep one"]);
 }
 
 // ---- upstreams and routes
@@ -1053,6 +1662,18 @@ fn line() -> impl Strategy<Value = String> {
         "user",
         "certificates",
         "handler",
+        "layout",
+        "secret_key",
+        "secret_key_fallbacks",
+        "kind",
+        "families",
+        "peers",
+        "csrf",
+        "realm",
+        "origins",
+        "unauthenticated_status",
+        "login_page",
+        "session",
     ]);
     let value = prop::sample::select(vec![
         "1",
@@ -1071,6 +1692,11 @@ fn line() -> impl Strategy<Value = String> {
         "'é",
         "[{ cert = '' }]",
         "\"obtain-token\"",
+        "\"login\"",
+        "\"django\"",
+        "\"session\"",
+        "\"remote-user\"",
+        "401",
         "-1",
         "1e9",
     ]);
@@ -1086,6 +1712,9 @@ fn line() -> impl Strategy<Value = String> {
         "[tls]",
         "[deployment]",
         "[store]",
+        "[store.django]",
+        "[store.django.user]",
+        "[cors]",
         "[limits]",
         "[identity]",
         "[",

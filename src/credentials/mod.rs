@@ -361,33 +361,32 @@ impl Credentials {
         let encoded = found.as_ref().map(|found| found.password.clone());
         let matches = self.passwords.verify(password.clone(), encoded).await?;
         let Some(found) = found.filter(|_| matches) else { return Ok(None) };
-        Ok(Some(self.recoded(found, password).await))
+        self.recoded(found, password).await
     }
 
-    /// As Django does after a password was right; here only where it was told to, and what fails is left as it was.
-    async fn recoded(&self, found: UserWithPassword, password: Secret) -> UserWithPassword {
+    /// As Django does after a password was right; here only where it was told to, and what cannot be written is left as
+    /// it was.
+    async fn recoded(
+        &self,
+        found: UserWithPassword,
+        password: Secret,
+    ) -> Result<Option<UserWithPassword>, CredentialsError> {
         let recodes = self.encoding == PasswordEncoding::Django { recodes: true };
         if !recodes || !password::needs_django_rehash(&found.password) {
-            return found;
+            return Ok(Some(found));
         }
-        let Ok(new) = self.passwords.hash_django(password).await else { return found };
+        let Ok(new) = self.passwords.hash_django(password.clone()).await else { return Ok(Some(found)) };
         let (id, old) = (found.user.id, found.password.clone());
-        match self.store.recode_password(id, old, new).await {
-            Ok(true) => {
-                self.cache.invalidate(Invalidation::User(id));
-                let now = self.store.find_user(&found.user.username).await.ok().flatten();
-                now.unwrap_or(found)
-            }
-            Ok(false) => found,
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    user.id = id.0,
-                    "password not recoded"
-                );
-                found
-            }
+        if let Err(error) = self.store.recode_password(id, old, new).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, user.id = id.0, "password not recoded");
+            return Ok(Some(found));
         }
+        self.cache.invalidate(Invalidation::User(id));
+        // Somebody else may have been faster, so it is read again and, should it be another one, checked again.
+        let now = self.store.find_user(&found.user.username).await?.filter(|now| now.user.id == id);
+        let Some(now) = now else { return Ok(None) };
+        let matches = self.passwords.verify(password, Some(now.password.clone())).await?;
+        Ok(Some(now).filter(|_| matches))
     }
 
     async fn user(&self, username: &str) -> Result<User, CredentialsError> {

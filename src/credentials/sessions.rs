@@ -116,7 +116,7 @@ impl Credentials {
     /// If the store cannot be written.
     pub async fn obtain_key(&self, user: &User) -> Result<Option<Secret>, CredentialsError> {
         // DRF 3.18, `Token.generate_key`.
-        let new = Secret::random_hex::<{ TOKEN_BYTES }>("")?;
+        let new = Secret::random_hex::<TOKEN_BYTES>("")?;
         let (user, password_version) = (user.id, user.password_version);
         let wanted = KeyRequest { user, password_version, new, now: self.clock.unix() };
         let key = self.metrics.measure("obtain-key", self.store.obtain_key(wanted)).await?;

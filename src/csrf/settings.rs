@@ -95,4 +95,9 @@ impl TrustedOrigin {
             scheme: url.scheme,
         })
     }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
 }

@@ -221,6 +221,20 @@ proptest! {
     }
 
     #[test]
+    fn a_pattern_trusts_its_domain_and_what_is_below(site in "[a-z0-9-]{1,8}\\.[a-z]{2}", before in "[a-z0-9.-]{0,4}", behind in "[a-z.:]{0,2}") {
+        let settings = trusting(&[&format!("https://*.{site}")]);
+        let url = format!("https://{before}{site}{behind}");
+        let (mut origin, mut referer) = (HeaderMap::new(), HeaderMap::new());
+        origin.insert(header::ORIGIN, url.parse().unwrap());
+        referer.insert(header::REFERER, url.parse().unwrap());
+        let is_trusted = behind.is_empty() && (before.is_empty() || before.ends_with('.'));
+        for headers in [origin, referer] {
+            let told = settings.check_source(&Source::of(&headers, true, b"own.host", 443));
+            prop_assert_eq!(told.is_ok(), is_trusted);
+        }
+    }
+
+    #[test]
     fn urls_are_joined_as_they_were_split(text in urlish()) {
         if let Some(url) = Url::split(&text) && !url.scheme.is_empty() && !url.netloc.is_empty() {
             prop_assert_eq!(Url::split(&url.join()), Some(url));

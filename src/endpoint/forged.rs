@@ -3,6 +3,7 @@
 
 use crate::accept::head::Head;
 use crate::authenticate::schemes::session::{SessionSettings, port};
+use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::clock::UnixSeconds;
 use crate::csrf::{CsrfSecret, Expected, NextStep, Source};
 use crate::endpoint::login::presented_key;
@@ -13,6 +14,7 @@ use crate::secret::Secret;
 use crate::store::Store;
 use crate::store::session::FoundSession;
 use http::Method;
+use std::sync::Arc;
 
 /// What a client holds.
 #[derive(Debug)]
@@ -20,6 +22,13 @@ pub(in crate::endpoint) struct Held {
     key: Option<Secret>,
     /// As the cookie or the session has it.
     stored: Option<Secret>,
+}
+
+/// Where sessions are read, and beside how many others.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::endpoint) struct SessionReader<'a> {
+    pub(in crate::endpoint) store: &'a Arc<dyn Store>,
+    pub(in crate::endpoint) slow: &'a SlowSide,
 }
 
 impl Held {
@@ -40,22 +49,22 @@ impl Held {
 pub(in crate::endpoint) async fn expected(
     settings: &SessionSettings,
     head: &Head,
-    store: &dyn Store,
+    sessions: SessionReader<'_>,
     now: UnixSeconds,
 ) -> Result<(Held, Expected), Told> {
     check_source(settings, head)?;
-    let theirs = held(settings, head, store, now).await?;
-    let stored = theirs.stored.as_ref().map(Secret::expose);
+    let visitor = visitor(settings, head, sessions, now).await?;
+    let stored = visitor.stored.as_ref().map(Secret::expose);
     let next = settings.csrf.check_cookie(&Method::POST, stored, true).map_err(Told::Forged)?;
     let (NextStep::NeedsBody(expected) | NextStep::NeedsHead(expected)) = next;
-    Ok((theirs, expected))
+    Ok((visitor, expected))
 }
 
 /// Reads what a request holds. Sessions are asked for only if they keep the secret.
-pub(in crate::endpoint) async fn held(
+pub(in crate::endpoint) async fn visitor(
     settings: &SessionSettings,
     head: &Head,
-    store: &dyn Store,
+    sessions: SessionReader<'_>,
     now: UnixSeconds,
 ) -> Result<Held, Told> {
     let key = presented_key(settings, head);
@@ -64,9 +73,11 @@ pub(in crate::endpoint) async fn held(
         return Ok(Held { key, stored: stored.map(|value| Secret::new(value.into_owned())) });
     }
     let Some(asked) = key.clone() else { return Ok(Held { key, stored: None }) };
-    let found = store.find_session(asked, now).await.map_err(|error| {
+    let store = Arc::clone(sessions.store);
+    let found = sessions.slow.run(async move { store.find_session(asked, now).await }).await;
+    let found = found.map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "no session was looked up");
-        Told::Unavailable
+        if matches!(error, SlowError::Busy) { Told::Busy } else { Told::Unavailable }
     })?;
     let stored = match found {
         FoundSession::User(session) => session.csrf_secret,

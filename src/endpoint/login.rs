@@ -11,7 +11,7 @@ use crate::authenticate::slow::{SlowError, SlowSide};
 use crate::credentials::{CreatedSession, Credentials, CredentialsError};
 use crate::csrf::CsrfSecret;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged::{self, Held};
+use crate::endpoint::forged::{self, Held, SessionReader};
 use crate::endpoint::login_input::{self, Form};
 use crate::endpoint::page::{LoginPage, STYLE, Shown, Wrong, html};
 use crate::endpoint::told::{Told, content_type, wants_json};
@@ -109,8 +109,10 @@ impl Login {
     async fn secret(&self, head: &Head, effects: &mut Effects) -> Result<CsrfSecret, Told> {
         let settings = &self.session;
         let now = self.logins.clock.unix();
-        let theirs = forged::held(settings, head, self.store.as_ref(), now).await?;
-        let has = theirs.secret();
+        let visitor =
+            forged::visitor(settings, head, SessionReader { store: &self.store, slow: &self.slow }, now)
+                .await?;
+        let has = visitor.secret();
         let secret = match &has {
             Some(secret) => secret.clone(),
             None => new_csrf_secret().map_err(|_| Told::Unavailable)?,
@@ -118,7 +120,7 @@ impl Login {
         if !settings.csrf.use_sessions {
             effects.set_cookie(&settings.csrf_cookie(secret.as_str(), now));
         } else if has.is_none() {
-            let old = theirs.session_key();
+            let old = visitor.session_key();
             let kept = Arc::clone(&self.credentials);
             let (value, age) = (Secret::new(secret.as_str()), settings.age);
             let keeping = async move { kept.keep_csrf_secret(old, value, age).await };
@@ -136,7 +138,14 @@ impl Login {
         trace: &mut Trace,
     ) -> Result<Response<Body>, Told> {
         let now = self.logins.clock.unix();
-        let (theirs, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (visitor, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();
@@ -161,7 +170,7 @@ impl Login {
             Err(error) => return Err(not_checked(error)),
         };
         let session = match user {
-            Some(user) => self.session_for(user, &theirs).await?,
+            Some(user) => self.session_for(user, &visitor).await?,
             None => None,
         };
         let Some((user, session, secret)) = session else {
@@ -179,11 +188,12 @@ impl Login {
     async fn session_for(
         &self,
         user: User,
-        theirs: &Held,
+        visitor: &Held,
     ) -> Result<Option<(User, CreatedSession, CsrfSecret)>, Told> {
         let secret = new_csrf_secret().map_err(|_| Told::Unavailable)?;
         let in_session = self.session.csrf.use_sessions.then(|| Secret::new(secret.as_str()));
-        let (credentials, old, age) = (Arc::clone(&self.credentials), theirs.session_key(), self.session.age);
+        let (credentials, old, age) =
+            (Arc::clone(&self.credentials), visitor.session_key(), self.session.age);
         let making = async move {
             let made = credentials.log_in(&user, old, in_session, age).await?;
             Ok::<_, CredentialsError>(made.map(|session| (user, session)))

@@ -8,7 +8,7 @@ use crate::authenticate::slow::SlowSide;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::endpoint::body::BodyReader;
-use crate::endpoint::forged;
+use crate::endpoint::forged::{self, SessionReader};
 use crate::endpoint::login::{next_of, redirect};
 use crate::endpoint::login_input;
 use crate::endpoint::told::{Told, content_type, wants_json};
@@ -80,7 +80,14 @@ impl Logout {
         effects: &mut Effects,
     ) -> Result<Response<Body>, Told> {
         let now = self.clock.unix();
-        let (theirs, expected) = match forged::expected(&self.session, head, self.store.as_ref(), now).await {
+        let (visitor, expected) = match forged::expected(
+            &self.session,
+            head,
+            SessionReader { store: &self.store, slow: &self.slow },
+            now,
+        )
+        .await
+        {
             Ok(checked) => checked,
             Err(told) => {
                 body.drain();
@@ -92,7 +99,7 @@ impl Logout {
         let form = login_input::form(content_type(head), bytes.expose()).unwrap_or_default();
         forged::check_token(&self.session, head, expected, form.csrf_token.as_deref())?;
         effects.vary_by_cookie();
-        if let Some(key) = theirs.session_key() {
+        if let Some(key) = visitor.session_key() {
             let credentials = Arc::clone(&self.credentials);
             let ending = async move { credentials.log_out(key).await };
             self.slow.run(ending).await.map_err(|error| Told::of(&error))?;

@@ -5,6 +5,7 @@ use crate::authenticate::scheme::Identity;
 use crate::config::UpstreamHost;
 use crate::forward::upload::Framing;
 use crate::header::{cookie, forwarded, hop_by_hop, identity_value};
+use crate::identity::SchemeKind;
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Version, header};
 use std::borrow::Cow;
@@ -124,10 +125,18 @@ impl HeadWriter<'_> {
 
     /// A field as it goes on: of cookies those that are not ours. `None`: there is no other.
     fn cookies_left<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Option<Cow<'v, HeaderValue>> {
-        if *name != header::COOKIE || self.keeps_authorization() {
+        if *name != header::COOKIE || self.settings.cookies.is_empty() || self.keeps_cookies() {
             return Some(Cow::Borrowed(value));
         }
         cookie::without(value, &self.settings.cookies)
+    }
+
+    /// As credentials in `Authorization`: those that were used, or where nobody is asked for any.
+    fn keeps_cookies(&self) -> bool {
+        match self.identity {
+            Some(identity) => self.settings.forwards_verified && identity.scheme == SchemeKind::Session,
+            None => self.settings.passes_unverified,
+        }
     }
 
     fn our_fields(&self, out: &mut BytesMut) {

@@ -114,17 +114,9 @@ fn unescaped(text: &str) -> String {
             continue;
         }
         let mut characters = after.chars();
-        // Python's `.` is not a line feed; the backslash before one, or at the end, stays.
-        match characters.next() {
-            Some(character) if character != '\n' => {
-                unescaped.push(character);
-                rest = characters.as_str();
-            }
-            _ => {
-                unescaped.push('\\');
-                rest = after;
-            }
-        }
+        // A backslash at the end stays.
+        unescaped.push(characters.next().unwrap_or('\\'));
+        rest = characters.as_str();
     }
     unescaped.push_str(rest);
     unescaped

@@ -31,6 +31,10 @@ pub enum StoreError {
     /// It could not be asked; try again later (503).
     #[error("the store cannot be asked")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It answers, and what it says cannot be read: another schema, a value of another type. Says nothing of what else
+    /// it is asked (503).
+    #[error("the store's answer cannot be read")]
+    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It was asked and refused to write: disk full, read-only, locked (503, nothing was written).
     #[error("the store cannot be written")]
     NotWritten(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -49,8 +53,9 @@ pub enum StoreError {
 }
 
 impl Outage for StoreError {
+    /// Who asks for something else may be answered, unless it could not be asked at all.
     fn is_outage(&self) -> bool {
-        true
+        matches!(self, Self::Unavailable(_))
     }
 }
 

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const START: UnixSeconds = UnixSeconds(1_800_000_000);
-const BOUND: Duration = Duration::from_secs(1);
-const STALE: Duration = Duration::from_mins(1);
-const NANOSECOND: Duration = Duration::from_nanos(1);
-const PAUSE: Duration = Duration::from_millis(250);
+pub(super) const BOUND: Duration = Duration::from_secs(1);
+pub(super) const STALE: Duration = Duration::from_mins(1);
+pub(super) const NANOSECOND: Duration = Duration::from_nanos(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
 /// An answer, by the version of the user's facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     Known(i64),
     Stale(i64),
     Unknown,
@@ -31,14 +31,14 @@ enum Seen {
     LeftAlone,
 }
 
-struct Bench {
-    cache: LocalCache,
-    clock: ManualClock,
-    store: Double,
+pub(super) struct Bench {
+    pub(super) cache: LocalCache,
+    pub(super) clock: ManualClock,
+    pub(super) store: Double,
     stale: Duration,
 }
 
-fn key(number: u32) -> CredentialKey {
+pub(super) fn key(number: u32) -> CredentialKey {
     CredentialKey { digest: Digest::of(&number.to_be_bytes()), family: Family::Doorward }
 }
 
@@ -48,21 +48,21 @@ fn bench_of(capacity_bytes: u64, stale: Duration) -> Arc<Bench> {
     Arc::new(Bench { cache: LocalCache::new(settings), clock, store, stale })
 }
 
-fn bench() -> Arc<Bench> {
+pub(super) fn bench() -> Arc<Bench> {
     bench_of(1 << 20, STALE)
 }
 
 impl Bench {
     /// A token of this user, whose facts have this version.
-    fn put(&self, number: u32, user_id: i64, version: i64) {
+    pub(super) fn put(&self, number: u32, user_id: i64, version: i64) {
         self.store.put(key(number).digest, None, user(user_id, version));
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now::read(&self.clock)
     }
 
-    fn recall(&self, number: u32) -> Seen {
+    pub(super) fn recall(&self, number: u32) -> Seen {
         match self.cache.recall(&key(number), self.now(), self.stale) {
             Recall::Known(known) => Seen::Known(known.user.user.password_version),
             Recall::Stale(known) => Seen::Stale(known.user.user.password_version),
@@ -71,7 +71,7 @@ impl Bench {
         }
     }
 
-    async fn load(&self, number: u32) -> Seen {
+    pub(super) async fn load(&self, number: u32) -> Seen {
         let key = key(number);
         let ask = || async move {
             let found = self.store.find_token(key.digest).await?;
@@ -108,7 +108,7 @@ impl Bench {
     }
 
     /// A load of token 1 that has asked and is held.
-    async fn held_load(self: &Arc<Self>) -> tokio::task::JoinHandle<Seen> {
+    pub(super) async fn held_load(self: &Arc<Self>) -> tokio::task::JoinHandle<Seen> {
         self.store.hold();
         let before = self.store.asked();
         let bench = Arc::clone(self);

@@ -12,5 +12,6 @@
 )]
 
 mod double;
+mod doubt;
 mod local;
 mod race;

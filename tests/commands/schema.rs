@@ -86,6 +86,13 @@ fn every_form_of_a_value_passes() {
         "[authentication]\nguard = \"off\"\nschemes = [\"token\"]\npermission = { groups = [\"a\"] }",
         "[authentication.schemes.partner]\nkind = \"token\"",
         "[authentication.guard]\naddress = \"off\"",
+        "[authentication]\nunauthenticated_status = 401\npreflight = \"pass\"",
+        "[authentication.schemes.a]\nkind = \"session\"\ncsrf = { trusted_origins = [\"https://*.a.b\"] }",
+        "[authentication.schemes.a]\nkind = \"remote-user\"\npeers = [\"::1\", \"10.0.0.0/8\"]",
+        "[store]\nlayout = \"django\"\ndjango = { secret_key = { env = \"A\" }, secret_key_fallbacks = [\"a\"] }",
+        "[store.django.user]\nemail = \"\"\nid = \"uuid\"",
+        "[cors]\norigins = [\"https://a:8443\"]\ncredentials = true",
+        "[routes.a]\nhandler = \"login\"\nsession = \"browser\"\nredirect = \"/?a=b\"",
         "[tokens]\nttl = \"never\"",
         "[cache]\nnegative_ttl = 0",
         "[upstreams.a]\nservers = [\"unix:/a\", \"https://[::1]:9443\"]\nhost = \"app.internal\"",
@@ -121,6 +128,13 @@ fn wrong_files_do_not_pass() {
         "[routes.a]\npermission = \"authentcated\"",
         "[routes.a]\nstrip_prefix = \"true\"",
         "[throttles.a]\nrate = \"5/month\"",
+        "[authentication]\nunauthenticated_status = 403",
+        "[authentication.schemes.a]\ncookie = \"a b\"",
+        "[store]\nlayout = \"djagno\"",
+        "[store.django.user]\nid = \"\"",
+        "[cors]\norigins = [\"*\"]",
+        "[routes.a]\nlogin_page = \"//a\"",
+        "[routes.a]\nfamily = \"knox\"",
     ] {
         assert_ne!(faults(&validator, text), [""; 0], "\n\n{text}");
     }

@@ -3,14 +3,16 @@
 
     echo_backend.py PORT
 
-`Remote-User` is the user. The recorded views tell the class of DRF's `request.auth`, which is None but for tokens;
-`X-Auth-Kind` tells the kind of every scheme. A kind that is not known is told as it came, so that it is noticed.
+`Remote-User` is the user, encoded as doorward encodes names: `%XX` for what could end or split a value. The recorded
+views tell the class of DRF's `request.auth`, which is None but for tokens; `X-Auth-Kind` tells the kind of every
+scheme. A kind that is not known is told as it came, so that it is noticed.
 """
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote_to_bytes
 
-AUTH = {"": None, "Token": "Token", "Basic": None, "Session": None, "Remote-User": None}
+AUTH = {"": None, "Token": "Token", "Basic": None, "Session": None, "RemoteUser": None}
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -32,7 +34,7 @@ class Echo(BaseHTTPRequestHandler):
         allow = ", ".join([*methods, "HEAD", "OPTIONS"])
         if self.command not in [*methods, "HEAD", "OPTIONS"]:
             return self.reply(405, {"detail": f'Method "{self.command}" not allowed.'}, allow)
-        user = (self.headers.get("Remote-User") or "").encode("latin-1").decode("utf-8", "replace")
+        user = unquote_to_bytes((self.headers.get("Remote-User") or "").encode("latin-1")).decode("utf-8", "replace")
         kind = self.headers.get("X-Auth-Kind") or ""
         self.reply(200, {"user": user, "auth": AUTH.get(kind, kind)}, allow)
 

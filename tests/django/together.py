@@ -292,6 +292,7 @@ class Together:
         assert renewed != store.session_key
         assert self.by_session({"sessionid": store.session_key}) is None
         assert self.by_session({"sessionid": renewed}) == "ole"
+        assert not Session.objects.filter(session_key=store.session_key).exists()
         # With the new key alone.
         with override_settings(SECRET_KEY_FALLBACKS=[]):
             assert SessionStore(renewed)["cart"] == cart

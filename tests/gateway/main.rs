@@ -15,6 +15,7 @@
 mod harness;
 
 mod admin;
+mod basic;
 mod coherence;
 mod durability;
 mod guard;
@@ -25,13 +26,16 @@ mod log;
 mod login;
 mod metrics;
 mod obtain_token;
+mod order;
 mod plain_http;
 mod proxies;
 mod reload;
+mod remote_user;
 mod routing;
 mod scheme;
 mod secrets;
 mod servers;
+mod session;
 mod shutdown;
 mod throttle;
 mod tls;

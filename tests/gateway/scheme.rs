@@ -143,7 +143,7 @@ struct Case {
 #[expect(clippy::needless_pass_by_value, reason = "a closure, written where it is passed")]
 fn with_sessions(schemes: &str, case: impl AsyncFn(&Case, &World, &Client)) {
     let sections = format!(
-        "[authentication.schemes.session]\nkind = \"token\"\nkeyword = \"Unused\"\n\n\
+        "[authentication.schemes.shape]\nkind = \"token\"\nkeyword = \"Unused\"\n\n\
          [routes.everything]\npath = \"/\"\nupstream = \"legacy\"\nschemes = {schemes}\nmax_body = \"64MiB\"\n\n\
          [routes.public]\npath = \"/public\"\nupstream = \"legacy\"\nschemes = {schemes}\npermission = \"anyone\"\n"
     );
@@ -152,8 +152,8 @@ fn with_sessions(schemes: &str, case: impl AsyncFn(&Case, &World, &Client)) {
         let mut settings = Settings::sections(&sections);
         settings.options = of_case.traces.options();
         let scheme = Arc::clone(&of_case.sessions) as Arc<dyn Scheme>;
-        settings.options.schemes.push(("session".to_owned(), scheme));
-        if schemes == "[\"session\"]" {
+        settings.options.schemes.push(("shape".to_owned(), scheme));
+        if schemes == "[\"shape\"]" {
             settings.canary = Request::get("/public/canary");
         }
         World::start(&settings).run(protocol, async |world, client| case(&of_case, world, client).await);
@@ -166,7 +166,7 @@ fn cookie(request: Request, session: &str) -> Request {
 
 #[test]
 fn session_is_verified_on_the_slow_side_once_and_then_recalled() {
-    with_sessions(r#"["session"]"#, async |case, world, client| {
+    with_sessions(r#"["shape"]"#, async |case, world, client| {
         for (path, outcome, answered_by) in [
             ("/first", SchemeOutcome::Verified, AnsweredBy::Store),
             ("/second", SchemeOutcome::Cached, AnsweredBy::Local),
@@ -185,7 +185,7 @@ fn session_is_verified_on_the_slow_side_once_and_then_recalled() {
 
 #[test]
 fn unknown_session_is_anonymous_and_its_cookie_is_deleted() {
-    with_sessions(r#"["session"]"#, async |_, world, client| {
+    with_sessions(r#"["shape"]"#, async |_, world, client| {
         let mark = world.upstream.mark();
         let answer = client.send(cookie(Request::get("/x"), "unknown")).await;
         assert_own(&answer, 403);
@@ -208,7 +208,7 @@ fn unknown_session_is_anonymous_and_its_cookie_is_deleted() {
 
 #[test]
 fn effects_are_added_to_what_the_upstream_says() {
-    with_sessions(r#"["session"]"#, async |_, world, client| {
+    with_sessions(r#"["shape"]"#, async |_, world, client| {
         let fields = [("Vary", "Accept"), ("Set-Cookie", "theme=light")];
         let answer = crate::harness::script::answer("200 OK", &fields, "body");
         world.upstream.script("/public/own", crate::harness::script::respond(answer));
@@ -220,7 +220,7 @@ fn effects_are_added_to_what_the_upstream_says() {
 
 #[test]
 fn csrf_token_in_a_field_of_the_head_is_enough() {
-    with_sessions(r#"["session"]"#, async |_, world, client| {
+    with_sessions(r#"["shape"]"#, async |_, world, client| {
         let post = || cookie(Request::post("/x", "body"), SESSION);
         assert_eq!(client.send(post().field("X-CSRFToken", CSRF)).await.status, 200);
         assert_eq!(world.upstream.last().body, b"body");
@@ -240,7 +240,7 @@ fn csrf_token_in_a_field_of_the_head_is_enough() {
 
 #[test]
 fn refusal_by_the_check_is_traced() {
-    with_sessions(r#"["session"]"#, async |case, _, client| {
+    with_sessions(r#"["shape"]"#, async |case, _, client| {
         assert_eq!(client.send(cookie(Request::post("/refused", "body"), SESSION)).await.status, 403);
         let told = case.traces.of("/refused").await.trace;
         assert_eq!((told.schemes[0], told.outcome()), (SchemeOutcome::Refused, "refused"));
@@ -257,7 +257,7 @@ fn form(length: usize) -> Vec<u8> {
 
 #[test]
 fn csrf_token_in_a_form_is_found_and_the_body_is_forwarded_unchanged() {
-    with_sessions(r#"["session"]"#, async |_, world, client| {
+    with_sessions(r#"["shape"]"#, async |_, world, client| {
         for length in [0, 100, PREFIX_BYTES, 100_000, 5 << 20] {
             for payload in [Payload::Length, Payload::Unsized] {
                 let body = form(length);
@@ -272,7 +272,7 @@ fn csrf_token_in_a_form_is_found_and_the_body_is_forwarded_unchanged() {
 
 #[test]
 fn body_is_read_no_further_than_the_check_asked() {
-    with_sessions(r#"["session"]"#, async |_, world, client| {
+    with_sessions(r#"["shape"]"#, async |_, world, client| {
         let mut late = vec![b'x'; PREFIX_BYTES];
         late.extend(form(10));
         let mark = world.upstream.mark();
@@ -293,7 +293,7 @@ fn body_is_read_no_further_than_the_check_asked() {
 
 #[test]
 fn first_scheme_decides_between_401_and_403() {
-    with_sessions(r#"["session", "token"]"#, async |_, _, client| {
+    with_sessions(r#"["shape", "token"]"#, async |_, _, client| {
         let answer = client.send(Request::get("/x")).await;
         assert_own(&answer, 403);
         assert_eq!(answer.one("www-authenticate"), None);
@@ -302,7 +302,7 @@ fn first_scheme_decides_between_401_and_403() {
         assert_own(&answer, 403);
         assert_eq!((answer.one("www-authenticate"), answer.detail()), (None, "Invalid token.".to_owned()));
     });
-    with_sessions(r#"["token", "session"]"#, async |_, _, client| {
+    with_sessions(r#"["token", "shape"]"#, async |_, _, client| {
         let answer = client.send(cookie(Request::get("/x"), "unknown")).await;
         assert_own(&answer, 401);
         assert_eq!(answer.one("www-authenticate").as_deref(), Some("Token"));
@@ -313,7 +313,7 @@ fn first_scheme_decides_between_401_and_403() {
 
 #[test]
 fn scheme_that_was_not_attempted_leaves_it_to_the_next() {
-    with_sessions(r#"["session", "token"]"#, async |case, world, client| {
+    with_sessions(r#"["shape", "token"]"#, async |case, world, client| {
         let answer = client.send(cookie(world.get("/x"), "unknown")).await;
         assert_eq!((answer.status, answer.one("set-cookie").as_deref()), (200, Some(GONE)));
         assert_eq!(world.upstream.last().one("remote-user").as_deref(), Some("alice"));
@@ -328,7 +328,7 @@ fn scheme_that_was_not_attempted_leaves_it_to_the_next() {
 
 #[test]
 fn scheme_that_was_attempted_and_failed_stops_the_chain() {
-    with_sessions(r#"["session", "token"]"#, async |case, world, client| {
+    with_sessions(r#"["shape", "token"]"#, async |case, world, client| {
         let mark = world.upstream.mark();
         let answer = client.send(cookie(world.get("/x"), FLUSHED)).await;
         assert_eq!((answer.status, answer.text().as_str()), (403, r#"{"code":"flushed"}"#));
@@ -338,7 +338,7 @@ fn scheme_that_was_attempted_and_failed_stops_the_chain() {
         // On a public route too.
         assert_eq!(client.send(cookie(world.get("/public/y"), FLUSHED)).await.status, 403);
     });
-    with_sessions(r#"["token", "session"]"#, async |_, world, client| {
+    with_sessions(r#"["token", "shape"]"#, async |_, world, client| {
         let mark = world.upstream.mark();
         let answer = client.send(cookie(Request::get("/x").token("unknown"), SESSION)).await;
         assert_own(&answer, 401);

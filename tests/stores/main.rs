@@ -2,8 +2,10 @@
 //!
 //! A claim gets a way to open the same database again and again, each time as another process would, so that it can
 //! say what one process sees of another's writes.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+mod django;
 mod manage;
+mod sessions;
 mod sqlite;
 mod suite;

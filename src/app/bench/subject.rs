@@ -216,7 +216,7 @@ impl Asker {
         // The built-in configuration has one route.
         let Some(plan) = self.service.0.routes.plans().first() else { return Answer::None };
         let now = Now::read(self.clock.as_ref());
-        let context = Context { now, stale_while_unreachable: plan.stale_while_unreachable };
+        let context = Context::new(now, plan.stale_while_unreachable);
         let (mut effects, mut trace) = (Effects::default(), Trace::new());
         let authenticator = &plan.authenticator;
         match authenticator.authenticate(head, &mut self.body, &context, &mut effects, &mut trace).await {

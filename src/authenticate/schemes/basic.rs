@@ -10,13 +10,14 @@ use crate::authenticate::password::{CheckPassword, NotChecked};
 use crate::authenticate::scheme::{
     Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
-use crate::cache::local::{self, CredentialKey, Fact, Found, Known, Loaded, Nothing, Outage};
-use crate::clock::Monotonic;
+use crate::authenticate::slow::{SlowError, SlowSide};
+use crate::cache::local::{self, CredentialKey, Fact, Found, Invalidation, Known, Loaded, Nothing, Outage};
+use crate::clock::{Monotonic, UnixSeconds};
 use crate::header::authorization::{self, Words};
 use crate::header::basic::{self, Basic, Credentials};
-use crate::identity::{CredentialId, Digest, Family, SchemeKind};
+use crate::identity::{Digest, Family, SchemeKind};
 use crate::secret::{NoRandomness, Secret};
-use crate::store::UserWithPassword;
+use crate::store::{StoreError, UserWithPassword};
 use crate::trace::AnsweredBy;
 use aws_lc_rs::hmac;
 use http::HeaderValue;
@@ -45,6 +46,7 @@ pub struct VerifiedPasswords {
     lookups: Arc<Lookups>,
     checker: Arc<dyn CheckPassword>,
     remembered: Arc<Remembered>,
+    slow: SlowSide,
 }
 
 /// Which credentials were right, and for which stored hash. Survives a reload.
@@ -97,14 +99,17 @@ impl Remembered {
         Digest(context.sign().as_ref().first_chunk().copied().unwrap_or_default())
     }
 
-    fn is_right(&self, digest: Digest, encoded: &Secret, now: Monotonic) -> bool {
+    /// Until when these credentials need not be checked, if they were right for this stored hash.
+    fn right_until(&self, digest: Digest, encoded: &Secret, now: Monotonic) -> Option<Monotonic> {
         let tag = self.digest(&[&digest.0, encoded.expose()]);
-        self.right.get(&digest).is_some_and(|right| right.tag == tag && now < right.until)
+        self.right.get(&digest).filter(|right| right.tag == tag && now < right.until).map(|right| right.until)
     }
 
-    fn remember(&self, digest: Digest, encoded: &Secret, now: Monotonic) {
+    fn remember(&self, digest: Digest, encoded: &Secret, now: Monotonic) -> Monotonic {
         let tag = self.digest(&[&digest.0, encoded.expose()]);
-        self.right.insert(digest, Right { tag, until: now.plus(VERIFIED_TIME) });
+        let until = now.plus(VERIFIED_TIME);
+        self.right.insert(digest, Right { tag, until });
+        until
     }
 }
 
@@ -160,29 +165,60 @@ impl Scheme for BasicScheme {
 
 /// Why nothing was loaded.
 #[derive(Debug)]
-struct NotLoaded(NotChecked);
+enum NotLoaded {
+    /// The password.
+    NotChecked(NotChecked),
+    /// The user.
+    NotFound(SlowError<StoreError>),
+}
 
 impl Outage for NotLoaded {
     fn is_outage(&self) -> bool {
-        matches!(self.0, NotChecked::Store(Some(_)))
+        match self {
+            Self::NotChecked(error) => matches!(error, NotChecked::Store(Some(_))),
+            Self::NotFound(error) => matches!(error, SlowError::Late | SlowError::Failed(_)),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::NotFound(SlowError::Busy))
     }
 }
 
-impl From<crate::store::StoreError> for NotLoaded {
-    fn from(error: crate::store::StoreError) -> Self {
-        Self(NotChecked::Store(Some(error)))
+impl NotLoaded {
+    /// What that is for whoever came with these credentials.
+    fn verdict(self) -> Result<Verdict, NobodyKnows> {
+        match self {
+            Self::NotChecked(NotChecked::TooMany(too_many)) => Ok(Verdict::TooMany(too_many)),
+            Self::NotChecked(NotChecked::Busy) => Ok(Verdict::Busy),
+            Self::NotChecked(NotChecked::Store(error)) => Err(NobodyKnows(error)),
+            Self::NotFound(SlowError::Failed(error)) => Err(NobodyKnows(Some(error))),
+            Self::NotFound(SlowError::Busy | SlowError::Late | SlowError::Panicked) => Err(NobodyKnows(None)),
+        }
     }
 }
 
 impl VerifiedPasswords {
-    /// What is not remembered is checked by `checker`.
-    pub fn new(lookups: Arc<Lookups>, checker: Arc<dyn CheckPassword>, remembered: Arc<Remembered>) -> Self {
-        Self { lookups, checker, remembered }
+    /// What is not remembered is checked by `checker`; look-ups run on the slow side.
+    pub fn new(
+        lookups: Arc<Lookups>,
+        checker: Arc<dyn CheckPassword>,
+        remembered: Arc<Remembered>,
+        slow: SlowSide,
+    ) -> Self {
+        Self { lookups, checker, remembered, slow }
     }
 
     fn recall(&self, word: &[u8], context: &Context) -> Option<Verdict> {
         let key = CredentialKey { digest: self.remembered.digest(&[word]), family: Family::Basic };
-        match self.lookups.cache.recall(&key, context.now, context.stale_while_unreachable) {
+        match context.recall(&self.lookups.cache, &key) {
+            // However often it is asked for, the password is checked again after a while.
+            local::Recall::Known(known) | local::Recall::Stale(known)
+                if known.is_expired(context.now.unix) =>
+            {
+                self.lookups.cache.invalidate(Invalidation::Credential(key));
+                None
+            }
             local::Recall::Known(known) => Some(judge(known, AnsweredBy::Local)),
             local::Recall::Stale(known) => Some(judge(known, AnsweredBy::Stale)),
             local::Recall::Unknown(_) => Some(unknown(AnsweredBy::LocalUnknown)),
@@ -207,9 +243,7 @@ impl VerifiedPasswords {
             Ok(Loaded::Known(known)) => judge(known, AnsweredBy::Store),
             Ok(Loaded::Stale(known)) => judge(known, AnsweredBy::Stale),
             Ok(Loaded::Unknown(_)) => unknown(AnsweredBy::Store),
-            Err(Some(NotLoaded(NotChecked::TooMany(too_many)))) => Verdict::TooMany(too_many),
-            Err(Some(NotLoaded(NotChecked::Busy))) => Verdict::Busy,
-            Err(Some(NotLoaded(NotChecked::Store(error)))) => return Err(NobodyKnows(error)),
+            Err(Some(not_loaded)) => not_loaded.verdict()?,
             Err(None) => return Err(NobodyKnows(None)),
         };
         Ok((verdict, Effects::default()))
@@ -222,28 +256,47 @@ impl VerifiedPasswords {
         password: &Secret,
         client: IpAddr,
     ) -> Result<Found, NotLoaded> {
-        let Lookups { store, clock, metrics, .. } = &*self.lookups;
+        let Lookups { clock, .. } = &*self.lookups;
         if self.remembered.right.peek(&key.digest).is_some()
-            && let Some(found) = metrics.measure("find-user", store.find_user(username)).await?
-            && self.remembered.is_right(key.digest, &found.password, clock.monotonic())
+            && let Some(found) = self.find(username).await.map_err(NotLoaded::NotFound)?
+            && let Some(until) = self.remembered.right_until(key.digest, &found.password, clock.monotonic())
         {
-            return Ok(fact(self.lookups.id(&key), found));
+            return Ok(self.fact(&key, found, until));
         }
-        // `NUL` is nobody's, and PostgreSQL would not even be asked for it.
         let checked = self.checker.check(client, username.to_owned(), password.clone()).await;
-        let Some(found) = checked.map_err(NotLoaded)? else { return Ok(Found::Nothing(Nothing::Absent)) };
-        self.remembered.remember(key.digest, &found.password, clock.monotonic());
-        Ok(fact(self.lookups.id(&key), found))
+        let Some(found) = checked.map_err(NotLoaded::NotChecked)? else {
+            self.remembered.right.remove(&key.digest);
+            return Ok(Found::Nothing(Nothing::Absent));
+        };
+        let until = self.remembered.remember(key.digest, &found.password, clock.monotonic());
+        Ok(self.fact(&key, found, until))
     }
 }
 
-fn fact(id: CredentialId, found: UserWithPassword) -> Found {
-    Found::Fact(Fact { id, expires: None, user: found.user, csrf_secret: None })
+impl VerifiedPasswords {
+    fn fact(&self, key: &CredentialKey, found: UserWithPassword, until: Monotonic) -> Found {
+        let now = self.lookups.now();
+        let left = i64::try_from(until.since(now.monotonic).as_secs()).unwrap_or(i64::MAX);
+        let expires = Some(UnixSeconds(now.unix.0.saturating_add(left).saturating_add(1)));
+        Found::Fact(Fact { id: self.lookups.id(key), expires, user: found.user, csrf_secret: None })
+    }
+
+    /// Beside all other look-ups, and not where passwords wait.
+    async fn find(&self, username: &str) -> Result<Option<UserWithPassword>, SlowError<StoreError>> {
+        let (lookups, username) = (Arc::clone(&self.lookups), username.to_owned());
+        let find = async move {
+            let Lookups { store, metrics, .. } = &*lookups;
+            metrics.measure("find-user", store.find_user(&username)).await
+        };
+        self.slow.run(find).await
+    }
 }
 
 fn judge(known: Known, answered_by: AnsweredBy) -> Verdict {
     if known.user.user.is_active {
-        Verdict::Verified(Identity::of(known, SchemeKind::Basic), answered_by)
+        // A password has no end, only what is remembered of it.
+        let identity = Identity { expires: None, ..Identity::of(known, SchemeKind::Basic) };
+        Verdict::Verified(identity, answered_by)
     } else {
         Verdict::Inactive(INVALID, answered_by)
     }

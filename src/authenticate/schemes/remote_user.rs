@@ -13,6 +13,7 @@ use crate::store::StoreError;
 use crate::trace::AnsweredBy;
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,23 +41,36 @@ impl RemoteUserScheme {
     }
 
     /// The name that the peer gives. `None`: nobody's, or nobody is to be believed.
-    fn name(&self, head: &Head) -> Option<String> {
+    fn name<'h>(&self, head: &'h Head) -> Option<Cow<'h, str>> {
         let address = head.peer.address.ip().to_canonical();
         if !self.peers.iter().any(|net| net.contains(&address)) {
             return None;
         }
-        let mut name = Vec::new();
-        for (number, value) in head.claimed.values_from_checked_peer(&self.header).enumerate() {
-            if number > 0 {
-                // As a WSGI server joins them: two names are one that nobody has.
-                name.push(b',');
-            }
+        let mut values = head.claimed.values_from_checked_peer(&self.header);
+        let first = values.next()?.as_bytes();
+        let Some(second) = values.next() else {
+            return Some(text(Cow::Borrowed(first))).filter(|name| !name.is_empty());
+        };
+        // As a WSGI server joins them: two names are one that nobody has.
+        let mut name = first.to_vec();
+        for value in std::iter::once(second).chain(values) {
+            name.push(b',');
             name.extend_from_slice(value.as_bytes());
         }
-        // UTF-8, as doorward itself writes it; what is not is of ISO 8859-1, as WSGI reads it.
-        let name = String::from_utf8(name)
-            .unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect());
-        (!name.is_empty()).then_some(name)
+        Some(text(Cow::Owned(name)))
+    }
+}
+
+/// UTF-8; what is not is of ISO 8859-1, as WSGI reads it.
+fn text(name: Cow<'_, [u8]>) -> Cow<'_, str> {
+    let latin1 = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect();
+    match name {
+        Cow::Borrowed(bytes) => {
+            std::str::from_utf8(bytes).map_or_else(|_| Cow::Owned(latin1(bytes)), Cow::Borrowed)
+        }
+        Cow::Owned(bytes) => {
+            Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| latin1(error.as_bytes())))
+        }
     }
 }
 
@@ -73,11 +87,13 @@ impl Scheme for RemoteUserScheme {
         let Some(name) = self.name(head) else { return Recall::NotMine };
         let key = CredentialKey { digest: Digest::of(name.as_bytes()), family: Family::RemoteUser };
         let stale = context.stale_while_unreachable;
-        match self.users.lookups.cache.recall(&key, context.now, stale) {
+        match context.recall(&self.users.lookups.cache, &key) {
             local::Recall::Known(known) => Recall::Answer(judge(known, AnsweredBy::Local)),
             local::Recall::Stale(known) => Recall::Answer(judge(known, AnsweredBy::Stale)),
             local::Recall::Unknown(_) => Recall::NotMine,
-            local::Recall::Miss => Recall::Ask(Box::pin(Arc::clone(&self.users).verify(key, name, stale))),
+            local::Recall::Miss => {
+                Recall::Ask(Box::pin(Arc::clone(&self.users).verify(key, name.into_owned(), stale)))
+            }
         }
     }
 }

@@ -113,7 +113,7 @@ impl SessionSettings {
             domain: self.csrf.cookie_domain.as_deref().filter(|_| !self.csrf.use_sessions),
             secure: self.secure,
             http_only: false,
-            same_site: "Lax",
+            same_site: self.same_site,
         }
     }
 
@@ -168,7 +168,14 @@ pub struct Sessions {
 ///
 /// A browser that sends several requests at once with a key that one of them renews gets the new key for all of them;
 /// for what comes later the old one is dead.
-pub struct RenewedKeys(Mutex<LruCache<Digest, (Secret, Monotonic)>>);
+pub struct RenewedKeys(Mutex<LruCache<Digest, RenewedSession>>);
+
+#[derive(Clone)]
+struct RenewedSession {
+    key: Secret,
+    fact: Fact,
+    at: Monotonic,
+}
 
 impl Default for RenewedKeys {
     fn default() -> Self {
@@ -184,13 +191,13 @@ impl std::fmt::Debug for RenewedKeys {
 
 impl RenewedKeys {
     /// For a request that came then.
-    fn get(&self, old: Digest, came: Monotonic) -> Option<Secret> {
+    fn get(&self, old: Digest, came: Monotonic) -> Option<RenewedSession> {
         let mut keys = self.0.lock();
-        keys.get(&old).filter(|(_, renewed)| came <= *renewed).map(|(key, _)| key.clone())
+        keys.get(&old).filter(|renewed| came <= renewed.at).cloned()
     }
 
-    fn put(&self, old: Digest, new: Secret, now: Monotonic) {
-        self.0.lock().insert(old, (new, now));
+    fn put(&self, old: Digest, renewed: RenewedSession) {
+        self.0.lock().insert(old, renewed);
     }
 }
 
@@ -205,8 +212,8 @@ impl SessionScheme {
         if self.settings.csrf.use_sessions {
             return;
         }
-        let Some(value) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
-        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&value)).is_ok();
+        let Some(given) = cookie(&head.headers, &self.settings.csrf_cookie) else { return };
+        let is_good = CsrfSecret::parse(&String::from_utf8_lossy(&given)).is_ok();
         if !is_good && let Ok(secret) = new_csrf_secret() {
             effects.set_cookie(&self.settings.csrf_cookie(secret.as_str(), now));
         }
@@ -234,31 +241,32 @@ impl SessionScheme {
         let mut effects = Effects::default();
         let digest = Digest::of(key.expose());
         let age = self.settings.age_seconds();
-        let mut loaded = self.sessions.load(&key, age, stale).await?;
+        let loaded = self.sessions.load(&key, age, stale).await?;
         let now = self.sessions.lookups.now();
-        // Whoever renewed it, the session goes on under another key.
-        let renewed = self.sessions.renewed.get(digest, context.now.monotonic);
-        let renewed = renewed.filter(|_| matches!(loaded, Loaded::Unknown(Nothing::Absent)));
-        if let Some(new) = &renewed {
-            loaded = self.sessions.load(new, age, stale).await?;
-        }
         let verdict = match loaded {
-            Loaded::Known(known) => {
-                if let Some(new) = renewed.as_ref().and_then(|new| std::str::from_utf8(new.expose()).ok())
-                    && let Some(expires) = known.expires()
-                {
-                    effects.set_cookie(&self.settings.session_cookie(new, now.unix, expires));
-                }
-                self.decide(known, now, AnsweredBy::Store, &mut effects)
-            }
+            Loaded::Known(known) => self.decide(known, now, AnsweredBy::Store, &mut effects),
             Loaded::Stale(known) => self.decide(known, now, AnsweredBy::Stale, &mut effects),
             Loaded::Unknown(Nothing::Nobody) => Verdict::NotMine,
             Loaded::Unknown(Nothing::Absent) => {
-                effects.set_cookie(&self.settings.no_session_cookie());
-                Verdict::NotMine
+                // Whoever renewed it, the session goes on under another key.
+                if let Some(renewed) = self.sessions.renewed.get(digest, context.now.monotonic) {
+                    self.go_on(renewed, now, &mut effects)
+                } else {
+                    effects.set_cookie(&self.settings.no_session_cookie());
+                    Verdict::NotMine
+                }
             }
         };
         Ok((verdict, effects))
+    }
+
+    /// The store has committed to the new key, and said whose it is: nothing that fails now may lose it.
+    fn go_on(&self, renewed: RenewedSession, now: Now, effects: &mut Effects) -> Verdict {
+        let RenewedSession { key, fact, .. } = renewed;
+        if let (Ok(key), Some(expires)) = (std::str::from_utf8(key.expose()), fact.expires) {
+            effects.set_cookie(&self.settings.session_cookie(key, now.unix, expires));
+        }
+        self.decide(Known::for_one_answer(fact, now.monotonic), now, AnsweredBy::Store, effects)
     }
 
     fn forged(&self, head: &Head, body: Option<&[u8]>, identity: &Identity) -> Result<Check, Reason> {
@@ -320,7 +328,7 @@ impl Scheme for SessionScheme {
         let digest = Digest::of(&value);
         let cache = &self.sessions.lookups.cache;
         let key = CredentialKey { digest, family: Family::Session };
-        match cache.recall(&key, context.now, context.stale_while_unreachable) {
+        match context.recall(cache, &key) {
             local::Recall::Known(known) => {
                 return Recall::Answer(self.decide(known, context.now, AnsweredBy::Local, effects));
             }
@@ -383,8 +391,11 @@ impl Sessions {
             FoundSession::Void => self.end(key).await?,
             FoundSession::Outdated => {
                 match self.credentials.renew_session(key.clone(), age_seconds).await.map_err(store_error)? {
-                    (new, Renewed::Renewed(_)) => {
-                        self.renewed.put(cache_key.digest, new, clock.monotonic());
+                    (key, Renewed::Renewed(session)) => {
+                        let digest = Digest::of(key.expose());
+                        let fact = self.fact(CredentialKey { digest, family: Family::Session }, session);
+                        self.renewed
+                            .put(cache_key.digest, RenewedSession { key, fact, at: clock.monotonic() });
                         FoundSession::Absent
                     }
                     (_, Renewed::Unchanged(found)) => found,
@@ -394,17 +405,22 @@ impl Sessions {
         };
         Ok(match found {
             FoundSession::Absent => Found::Nothing(Nothing::Absent),
-            FoundSession::User(UserSession { user, expires, csrf_secret }) => Found::Fact(Fact {
-                id: self.lookups.id(&cache_key),
-                expires: Some(expires),
-                user,
-                csrf_secret: csrf_secret.map(Arc::new),
-            }),
+            FoundSession::User(session) => Found::Fact(self.fact(cache_key, session)),
             // What is void or outdated all the same changed between two looks; the next request finds out.
             FoundSession::Nobody { .. } | FoundSession::Void | FoundSession::Outdated => {
                 Found::Nothing(Nothing::Nobody)
             }
         })
+    }
+
+    fn fact(&self, key: CredentialKey, session: UserSession) -> Fact {
+        let UserSession { user, expires, csrf_secret } = session;
+        Fact {
+            id: self.lookups.id(&key),
+            expires: Some(expires),
+            user,
+            csrf_secret: csrf_secret.map(Arc::new),
+        }
     }
 
     /// A session of somebody whose password was changed ends; if that cannot be written it is nobody's all the same.

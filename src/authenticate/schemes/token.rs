@@ -117,18 +117,25 @@ impl Families {
         let digest = Digest::of(token);
         let mark = cache.uses().mark(digest);
         let judge = |known, by| Recall::Answer(self.judge(known, by, &mark, context.now));
+        let mut is_askable = false;
         for (place, family) in self.families.iter().enumerate() {
             let key = CredentialKey { digest, family: *family };
-            match cache.recall(&key, context.now, context.stale_while_unreachable) {
+            match context.recall(cache, &key) {
                 local::Recall::Known(known) => return judge(known, AnsweredBy::Local),
                 local::Recall::Stale(known) => return judge(known, AnsweredBy::Stale),
                 // The next family may know it.
                 local::Recall::Unknown(_) => {}
+                // Nobody has time to ask; what the next one knows was found past this one.
+                local::Recall::Miss if context.is_store_busy => is_askable = true,
                 local::Recall::Miss => {
                     let (token, stale) = (Secret::new(token), context.stale_while_unreachable);
                     return Recall::Ask(Box::pin(self.clone().verify(token, place, stale)));
                 }
             }
+        }
+        if is_askable {
+            let (token, stale) = (Secret::new(token), context.stale_while_unreachable);
+            return Recall::Ask(Box::pin(self.clone().verify(token, 0, stale)));
         }
         Recall::Answer(self.unknown(digest, AnsweredBy::LocalUnknown))
     }

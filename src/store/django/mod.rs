@@ -18,12 +18,16 @@ use crate::clock::UnixSeconds;
 use crate::config::UserTable;
 use crate::django;
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
+use crate::store::django::users::UserRow;
 use crate::store::sqlite::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
 use crate::store::{Change, ChangeFeed, Store, StoreError, StoreFuture};
 use sqlx::AssertSqlSafe;
 use std::path::Path;
 use std::sync::Arc;
+
+/// SQLite's code of a file that is none of its own (sqlite.org/rescode.html).
+const SQLITE_NOTADB: &str = "26";
 
 /// How Django's tables are used.
 #[derive(Debug)]
@@ -66,7 +70,10 @@ impl Django {
             let text = "the own store has users that are not Django's; give [store.own] another file";
             return Err(StoreError::NotAdoptable(text.to_owned()));
         }
-        let pools = Pools::adopt(path, &options).await?;
+        if !path.exists() {
+            return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
+        }
+        let pools = Pools::adopt(path, &options).await.map_err(not_a_database)?;
         let statements = Statements::new(&settings.user);
         let adopted = Self { pools, own, statements, settings };
         adopted.probe().await?;
@@ -76,25 +83,32 @@ impl Django {
 
     /// Tables and columns that there have to be.
     async fn probe(&self) -> Result<(), StoreError> {
-        let Statements { probe_users, probe_groups, .. } = &self.statements;
-        let users = (&*self.settings.user.table, probe_users.clone());
+        let Statements { probe_groups, .. } = &self.statements;
         let groups = probe_groups.as_ref().map(|probe| ("auth_group", probe.clone()));
         let keys = self.settings.needs_keys.then(|| ("authtoken_token", Statement::from(PROBE_KEYS)));
         let sessions =
             self.settings.needs_sessions.then(|| ("django_session", Statement::from(PROBE_SESSIONS)));
-        for (table, probe) in [Some(users), groups, keys, sessions].into_iter().flatten() {
+        self.probe_users().await?;
+        for (table, probe) in [groups, keys, sessions].into_iter().flatten() {
             let read = sqlx::query(AssertSqlSafe(probe)).fetch_all(&self.pools.readers).await;
-            match read {
-                Ok(_) => {}
-                // SQLite names the table or column, and nothing of what is in it.
-                Err(sqlx::Error::Database(error)) => {
-                    let text = format!("{table} cannot be read: {error}");
-                    return Err(StoreError::NotAdoptable(text));
-                }
-                Err(error) => return Err(unavailable(error)),
-            }
+            read.map_err(|error| not_readable(table, error))?;
         }
         Ok(())
+    }
+
+    /// One user is enough to see that the columns hold what they should.
+    async fn probe_users(&self) -> Result<(), StoreError> {
+        let UserTable { table, id, .. } = &self.settings.user;
+        let query = sqlx::query_as::<_, UserRow>(safe(&self.statements.probe_users));
+        match query.fetch_optional(&self.pools.readers).await {
+            Ok(_) => Ok(()),
+            Err(sqlx::Error::ColumnDecode { index, .. }) if index.contains("id") => {
+                let text =
+                    format!("{table} has a column {id} that is no number: such users are not supported");
+                Err(StoreError::NotAdoptable(text))
+            }
+            Err(error) => Err(not_readable(table, error)),
+        }
     }
 
     /// With another `SECRET_KEY` than Django's every session would be nobody's, and nobody would know why.
@@ -157,6 +171,27 @@ impl Store for Django {
             self.own.close().await;
             Ok(())
         })
+    }
+}
+
+/// What SQLite says of a file at its first look.
+fn not_a_database(error: StoreError) -> StoreError {
+    if let StoreError::Unavailable(source) = &error
+        && let Some(sqlx::Error::Database(source)) = source.downcast_ref::<sqlx::Error>()
+        && source.code().as_deref() == Some(SQLITE_NOTADB)
+    {
+        return StoreError::NotAdoptable(source.message().to_owned());
+    }
+    error
+}
+
+/// SQLite names the table or column, and nothing of what is in it.
+fn not_readable(table: &str, error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::Database(_) | sqlx::Error::ColumnDecode { .. } => {
+            StoreError::NotAdoptable(format!("{table} cannot be read: {error}"))
+        }
+        error => unavailable(error),
     }
 }
 

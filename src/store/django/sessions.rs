@@ -98,6 +98,15 @@ impl Django {
     }
 }
 
+/// When a session that is written now ends: as it says itself, if the site made it say so (`SessionBase.get_expiry_date`).
+fn end(session: &Session, now: UnixSeconds, usual: UnixSeconds) -> UnixSeconds {
+    match session.expiry() {
+        SessionExpiry::At(moment) => UnixSeconds(moment),
+        SessionExpiry::Seconds(age) => UnixSeconds(now.0.saturating_add(age)),
+        SessionExpiry::Default | SessionExpiry::BrowserClose => usual,
+    }
+}
+
 async fn delete(connection: &mut SqliteConnection, key: &str) -> Result<bool, StoreError> {
     let done = sqlx::query(DELETE_SESSION).bind(key.to_owned()).execute(connection).await;
     Ok(done.map_err(not_written)?.rows_affected() > 0)
@@ -115,7 +124,10 @@ fn not_text() -> StoreError {
 impl SessionStore for Django {
     fn find_session(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
         Box::pin(self.pools.read(async move {
-            let Some(key) = text(&key) else { return Ok(FoundSession::Absent) };
+            // No route asks for sessions, so nobody looked whether there is the table.
+            let Some(key) = text(&key).filter(|_| self.settings.needs_sessions) else {
+                return Ok(FoundSession::Absent);
+            };
             let mut read = self.pools.readers.begin().await?;
             Ok(self.read_session(&mut read, key, now).await?.found)
         }))
@@ -133,8 +145,9 @@ impl SessionStore for Django {
                 let read = self.read_session(&mut write, old, new.now).await.map_err(not_written)?;
                 let is_others = match &read.found {
                     FoundSession::User(of) => of.user.id != new.user,
-                    FoundSession::Void => true,
-                    FoundSession::Absent | FoundSession::Nobody { .. } | FoundSession::Outdated => false,
+                    // Not signed with today's key: Django does not trust what is in it any more.
+                    FoundSession::Void | FoundSession::Outdated => true,
+                    FoundSession::Absent | FoundSession::Nobody { .. } => false,
                 };
                 let names_another = read
                     .session
@@ -151,7 +164,8 @@ impl SessionStore for Django {
                 session.set_csrf_secret(secret);
             }
             let key = text(&new.key).ok_or_else(not_text)?;
-            self.write_session(&mut write, key, &session, new.now, new.expires).await?;
+            let expires = end(&session, new.now, new.expires);
+            self.write_session(&mut write, key, &session, new.now, expires).await?;
             if let Some(statement) = &self.statements.logged_in {
                 let query = sqlx::query(safe(statement)).bind(new.user.0).bind(datetime(new.now));
                 query.execute(&mut *write).await.map_err(not_written)?;
@@ -177,7 +191,8 @@ impl SessionStore for Django {
             }
             session.set_csrf_secret(secret);
             let name = text(&key).ok_or_else(not_text)?;
-            self.write_session(&mut write, name, &session, visit.now, visit.expires).await?;
+            let expires = end(&session, visit.now, visit.expires);
+            self.write_session(&mut write, name, &session, visit.now, expires).await?;
             write.commit().await.map_err(not_written)?;
             Ok(key)
         })
@@ -225,11 +240,7 @@ impl SessionStore for Django {
             let Some(user) = user else { return Ok(Renewed::Unchanged(FoundSession::Absent)) };
             let password = String::from_utf8_lossy(user.password.expose());
             session.set_auth_hash(&self.settings.keys.auth_hash(&password));
-            let age = match session.expiry() {
-                SessionExpiry::Seconds(seconds) => seconds,
-                _ => age_seconds,
-            };
-            let expires = UnixSeconds(now.0.saturating_add(age));
+            let expires = end(&session, now, UnixSeconds(now.0.saturating_add(age_seconds)));
             self.write_session(&mut write, new, &session, now, expires).await?;
             delete(&mut write, old).await?;
             write.commit().await.map_err(not_written)?;

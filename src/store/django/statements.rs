@@ -24,25 +24,28 @@ pub(super) struct Statements {
     pub(super) insert_user: Statement,
     pub(super) logged_in: Option<Statement>,
     pub(super) groups: Option<Statement>,
-    /// Each reads a table that there has to be, and its columns.
+    /// Each reads a table that there has to be, and its columns; this one also a user, if there is any.
     pub(super) probe_users: Statement,
     pub(super) probe_groups: Option<Statement>,
 }
 
+// Columns that are read are named with their table: a bare name in quotes that is no column is a text to SQLite.
 pub(super) const INSERT_KEY: &str =
     r#"INSERT INTO "authtoken_token" ("key", "created", "user_id") VALUES (?1, ?2, ?3)"#;
-pub(super) const DELETE_KEY: &str = r#"DELETE FROM "authtoken_token" WHERE "key" = ?1"#;
-pub(super) const PROBE_KEYS: &str = r#"SELECT "key", "created", "user_id" FROM "authtoken_token" LIMIT 0"#;
+pub(super) const DELETE_KEY: &str = r#"DELETE FROM "authtoken_token" WHERE "authtoken_token"."key" = ?1"#;
+pub(super) const PROBE_KEYS: &str =
+    r#"SELECT k."key", k."created", k."user_id" FROM "authtoken_token" k LIMIT 0"#;
 
-pub(super) const FIND_SESSION: &str = r#"SELECT "session_key", "session_data", "expire_date" FROM "django_session"
-    WHERE "session_key" = ?1 AND "expire_date" > ?2"#;
+pub(super) const FIND_SESSION: &str = r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s
+    WHERE s."session_key" = ?1 AND s."expire_date" > ?2"#;
 pub(super) const INSERT_SESSION: &str = r#"INSERT INTO "django_session"
     ("session_key", "session_data", "expire_date") VALUES (?1, ?2, ?3)"#;
-pub(super) const DELETE_SESSION: &str = r#"DELETE FROM "django_session" WHERE "session_key" = ?1"#;
-pub(super) const NEWEST_SESSIONS: &str = r#"SELECT "session_data" FROM "django_session"
-    WHERE "expire_date" > ?1 ORDER BY "expire_date" DESC LIMIT 20"#;
+pub(super) const DELETE_SESSION: &str =
+    r#"DELETE FROM "django_session" WHERE "django_session"."session_key" = ?1"#;
+pub(super) const NEWEST_SESSIONS: &str = r#"SELECT s."session_data" FROM "django_session" s
+    WHERE s."expire_date" > ?1 ORDER BY s."expire_date" DESC LIMIT 20"#;
 pub(super) const PROBE_SESSIONS: &str =
-    r#"SELECT "session_key", "session_data", "expire_date" FROM "django_session" LIMIT 0"#;
+    r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s LIMIT 0"#;
 
 /// A name as SQL's standard quotes it; the configuration lets no quote into one.
 fn quoted(name: &str) -> String {
@@ -53,8 +56,10 @@ impl Statements {
     pub(super) fn new(table: &UserTable) -> Self {
         let [users, id, username, password] =
             [&table.table, &table.id, &table.username, &table.password].map(|name| quoted(name));
-        let column = |name: &Option<String>, otherwise: &str| {
-            name.as_ref().map_or_else(|| otherwise.to_owned(), |name| format!("u.{}", quoted(name)))
+        // A column that may be NULL says then what a missing one does; who is active has to be said.
+        let column = |name: &Option<String>, missing: &str, null: &str| {
+            name.as_ref()
+                .map_or_else(|| missing.to_owned(), |name| format!("coalesce(u.{}, {null})", quoted(name)))
         };
         let groups = table.groups.as_ref().map_or_else(
             || "'[]'".to_owned(),
@@ -67,11 +72,11 @@ impl Statements {
             },
         );
         let columns = format!(
-            "u.{id} AS id, u.{username} AS username, u.{password} AS password, {} AS email, {} AS is_active,
-                {} AS is_staff, {groups} AS groups",
-            column(&table.email, "''"),
-            column(&table.is_active, "1"),
-            column(&table.is_staff, "0"),
+            "u.{id} AS id, u.{username} AS username, coalesce(u.{password}, '') AS password, {} AS email,
+                {} AS is_active, {} AS is_staff, {groups} AS groups",
+            column(&table.email, "''", "''"),
+            column(&table.is_active, "1", "0"),
+            column(&table.is_staff, "0", "0"),
         );
         let select = |rest: &str| Arc::from(format!("SELECT {columns} FROM {rest}"));
         let active = table.is_active.as_ref().map(|name| quoted(name));
@@ -79,12 +84,14 @@ impl Statements {
             user_by_name: select(&format!("{users} u WHERE u.{username} = ?1")),
             user_by_id: select(&format!("{users} u WHERE u.{id} = ?1")),
             users: select(&format!("{users} u ORDER BY u.{username}")),
-            passwords: Arc::from(format!("SELECT {password} FROM {users} ORDER BY {id} DESC LIMIT ?1")),
+            passwords: Arc::from(format!(
+                "SELECT coalesce(u.{password}, '') FROM {users} u ORDER BY u.{id} DESC LIMIT ?1"
+            )),
             user_by_key: Arc::from(format!(
                 r#"SELECT k."key" AS token_key, {columns} FROM "authtoken_token" k
                     JOIN {users} u ON u.{id} = k."user_id" WHERE k."key" = ?1"#
             )),
-            key_of_user: Arc::from(r#"SELECT "key" FROM "authtoken_token" WHERE "user_id" = ?1"#),
+            key_of_user: Arc::from(r#"SELECT k."key" FROM "authtoken_token" k WHERE k."user_id" = ?1"#),
             set_active: active
                 .as_ref()
                 .map(|active| Arc::from(format!("UPDATE {users} SET {active} = ?2 WHERE {id} = ?1"))),
@@ -105,7 +112,7 @@ impl Statements {
                         GROUP BY g."id", g."name" ORDER BY g."name""#
                 ))
             }),
-            probe_users: select(&format!("{users} u LIMIT 0")),
+            probe_users: select(&format!("{users} u LIMIT 1")),
             probe_groups: table.groups.as_ref().map(|GroupTable { table, user }| {
                 let (table, user) = (quoted(table), quoted(user));
                 Arc::from(format!(

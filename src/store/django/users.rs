@@ -119,6 +119,9 @@ impl UserStore for Django {
     /// Only the remote-user scheme makes users here, where it was told to.
     fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId> {
         Box::pin(async move {
+            if !user.groups.is_empty() {
+                return Err(StoreError::Foreign("membership of groups"));
+            }
             let mut write = self.pools.write().await?;
             let query = sqlx::query(safe(&self.statements.insert_user))
                 .bind(user.username.clone())

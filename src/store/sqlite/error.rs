@@ -12,9 +12,17 @@ const READONLY: i32 = 8;
 const FULL: i32 = 13;
 const CONSTRAINT: i32 = 19;
 
+/// A statement that does not fit the schema.
+const ERROR: i32 = 1;
+
 /// Why a read failed.
 pub(in crate::store) fn unavailable(error: sqlx::Error) -> StoreError {
-    StoreError::Unavailable(Box::new(error))
+    use sqlx::Error::{ColumnDecode, ColumnNotFound, Database, Decode};
+    match &error {
+        ColumnDecode { .. } | ColumnNotFound(_) | Decode(_) => StoreError::Unreadable(Box::new(error)),
+        Database(database) if primary_code(&**database) == ERROR => StoreError::Unreadable(Box::new(error)),
+        _ => StoreError::Unavailable(Box::new(error)),
+    }
 }
 
 /// Why a write failed: a taken name, certainly nothing written, or nobody knows.
@@ -25,13 +33,16 @@ pub(in crate::store) fn not_written(error: sqlx::Error) -> StoreError {
         }
         sqlx::Error::Database(database) if refuses(&**database) => StoreError::NotWritten(Box::new(error)),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => StoreError::NotWritten(Box::new(error)),
-        _ => StoreError::Unavailable(Box::new(error)),
+        _ => unavailable(error),
     }
+}
+
+/// The code is the extended one, of which the low byte is the primary code.
+fn primary_code(error: &dyn DatabaseError) -> i32 {
+    error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default() & 0xff
 }
 
 /// Whether the database answered, and the answer was no.
 fn refuses(error: &dyn DatabaseError) -> bool {
-    // The code is the extended one, of which the low byte is the primary code.
-    let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
-    matches!(code & 0xff, BUSY | LOCKED | READONLY | FULL | CONSTRAINT)
+    matches!(primary_code(error), BUSY | LOCKED | READONLY | FULL | CONSTRAINT)
 }

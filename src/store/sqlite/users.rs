@@ -3,7 +3,7 @@
 use crate::identity::{User, UserId};
 use crate::secret::Secret;
 use crate::store::sqlite::Sqlite;
-use crate::store::sqlite::error::not_written;
+use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
 use sqlx::{FromRow, SqliteConnection};
 
@@ -197,6 +197,7 @@ const MIRROR: &str = "INSERT INTO user (id, username, password, email, password_
     VALUES (?1, ?2, ?3, '', ?4, 0)
     ON CONFLICT (id) DO UPDATE SET username = excluded.username, password_version = excluded.password_version
     WHERE username <> excluded.username OR password_version <> excluded.password_version";
+const MIRRORED_USERS: &str = "SELECT count(*) FROM user WHERE password = ?1";
 const NOT_MIRRORED: &str = "SELECT count(*) FROM user WHERE password <> ?1";
 
 /// Users of an adopted database, who may have tokens here.
@@ -212,10 +213,20 @@ impl Sqlite {
         write.commit().await.map_err(not_written)
     }
 
+    /// Whether anybody here is mirrored.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    pub async fn has_mirrored_users(&self) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar::<_, i64>(MIRRORED_USERS).bind(MIRRORED);
+        let count = query.fetch_one(&self.pools.readers).await;
+        Ok(count.map_err(unavailable)? > 0)
+    }
+
     /// Whether anybody here is not mirrored.
     pub(in crate::store) async fn has_users_of_its_own(&self) -> Result<bool, StoreError> {
         let query = sqlx::query_scalar::<_, i64>(NOT_MIRRORED).bind(MIRRORED);
         let count = query.fetch_one(&self.pools.readers).await;
-        Ok(count.map_err(crate::store::sqlite::error::unavailable)? > 0)
+        Ok(count.map_err(unavailable)? > 0)
     }
 }

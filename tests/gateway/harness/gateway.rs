@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A running gateway; stopped when dropped.
@@ -106,6 +107,21 @@ impl TestGateway {
         let token = String::from_utf8(made.key.expose().to_vec()).unwrap();
         secrets::used(&token);
         token
+    }
+
+    /// Logs a user in; the key of the session.
+    pub(crate) fn session(&self, username: &str, password: &str) -> String {
+        let running = self.running();
+        let credentials = Arc::clone(running.credentials());
+        let (username, password) = (username.to_owned(), Secret::new(password));
+        let log_in = async move {
+            let user = credentials.login(&username, password).await.unwrap().unwrap();
+            credentials.log_in(&user, None, None, Duration::from_hours(1)).await.unwrap().unwrap()
+        };
+        let made = running.block_on(log_in).unwrap();
+        let key = String::from_utf8(made.key.expose().to_vec()).unwrap();
+        secrets::used(&key);
+        key
     }
 
     /// Stores a token whose key is known.

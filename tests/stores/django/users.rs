@@ -1,0 +1,202 @@
+//! Users, groups, and tokens that doorward issues to them.
+
+use super::{NOW, Site, run};
+use crate::suite::{digest, token};
+use doorward::identity::UserId;
+use doorward::secret::Secret;
+use doorward::store::manage::{ManageTokens as _, ManageUsers as _};
+use doorward::store::{Grant, Granted, NewUser, Store as _, StoreError, TokenStore as _, UserStore as _};
+
+#[tokio::test]
+async fn user_is_read_as_django_wrote_it() {
+    let site = Site::new();
+    let store = site.open().await;
+    let found = store.find_user("staff_sara").await.unwrap().unwrap();
+    assert_eq!((found.user.id, &*found.user.username), (UserId(4), "staff_sara"));
+    assert!(found.user.is_staff && found.user.is_active);
+    assert!(found.password.expose().starts_with(b"pbkdf2_sha256$1000000$"));
+    assert_eq!(store.user_by_id(UserId(4)).await.unwrap().unwrap(), found.user);
+    assert_eq!(
+        &*store.find_user("mail+tag@example.com").await.unwrap().unwrap().user.email,
+        "mail+tag@example.com"
+    );
+    assert!(!store.find_user("inactive_ivan").await.unwrap().unwrap().user.is_active);
+}
+
+#[tokio::test]
+async fn names_are_exact() {
+    let store = Site::new();
+    let store = store.open().await;
+    for (name, id) in
+        [("alice", Some(1)), ("Alice", Some(7)), ("ALICE", None), ("zoë", Some(8)), ("zoe\u{308}", None)]
+    {
+        let found = store.find_user(name).await.unwrap();
+        assert_eq!(found.map(|found| found.user.id.0), id, "{name}");
+    }
+    for nobody in ["", " alice", "alice ", "ali%", "al\0ice", "' OR 1=1 --"] {
+        assert!(store.find_user(nobody).await.unwrap().is_none(), "{nobody:?}");
+    }
+}
+
+#[tokio::test]
+async fn groups_are_read_and_listed_and_not_changed() {
+    let site = Site::new();
+    let mut django = site.django().await;
+    run(&mut django, "INSERT INTO auth_group (id, name) VALUES (1, 'ops'), (2, 'a \"group\", née')").await;
+    run(&mut django, "INSERT INTO auth_user_groups (user_id, group_id) VALUES (1, 1), (1, 2), (2, 1)").await;
+    let store = site.open().await;
+    let alice = store.find_user("alice").await.unwrap().unwrap().user;
+    assert_eq!(alice.groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["a \"group\", née", "ops"]);
+    let groups = store.list_groups().await.unwrap();
+    assert_eq!(groups[1].name, "ops");
+    assert_eq!(groups[1].members, ["alice", "bob"]);
+    assert!(matches!(store.join_group("ops", vec![UserId(3)]).await, Err(StoreError::Foreign(_))));
+    assert!(matches!(store.set_groups(UserId(1), vec![]).await, Err(StoreError::Foreign(_))));
+    assert!(matches!(store.delete_user(UserId(1)).await, Err(StoreError::Foreign(_))));
+}
+
+#[tokio::test]
+async fn the_password_has_a_version_that_says_nothing_of_it() {
+    let site = Site::new();
+    let store = site.open().await;
+    let version = async || store.find_user("alice").await.unwrap().unwrap().user.password_version;
+    let before = version().await;
+    assert_eq!(version().await, before);
+    site.run("UPDATE auth_user SET password = password || 'x' WHERE id = 1").await;
+    assert_ne!(version().await, before);
+}
+
+#[tokio::test]
+async fn a_password_is_recoded_only_while_it_is_the_same() {
+    let site = Site::new();
+    let store = site.open().await;
+    let old = store.find_user("alice").await.unwrap().unwrap().password;
+    let other = Secret::new("pbkdf2_sha256$1$another");
+    assert!(!store.recode_password(UserId(1), other.clone(), Secret::new("x")).await.unwrap());
+    assert!(store.recode_password(UserId(1), old.clone(), other.clone()).await.unwrap());
+    assert!(!store.recode_password(UserId(1), old, Secret::new("x")).await.unwrap());
+    assert_eq!(store.find_user("alice").await.unwrap().unwrap().password, other);
+}
+
+#[tokio::test]
+async fn a_remote_user_is_made_as_django_makes_one() {
+    let site = Site::new();
+    let store = site.open().await;
+    let new = |name: &str| NewUser {
+        username: name.to_owned(),
+        password: Secret::new("!unusable"),
+        email: String::new(),
+        is_staff: false,
+        groups: vec![],
+        created: NOW,
+    };
+    let id = store.insert_user(new("newcomer")).await.unwrap();
+    let row = site
+        .text(format!(
+            "SELECT json_array(password, last_login, is_superuser, username, last_name, email, is_staff, is_active,
+                date_joined, first_name) FROM auth_user WHERE id = {}",
+            id.0
+        ))
+        .await;
+    assert_eq!(row.unwrap(), r#"["!unusable",null,0,"newcomer","","",0,1,"2027-01-15 08:00:00",""]"#);
+    assert_eq!(store.find_user("newcomer").await.unwrap().unwrap().user.id, id);
+    assert!(matches!(store.insert_user(new("newcomer")).await, Err(StoreError::Conflict)));
+}
+
+#[tokio::test]
+async fn own_token_finds_the_user_as_django_knows_it_now() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(1))).await.unwrap();
+    let found = async || store.find_token(digest(1)).await.unwrap().map(|found| found.user);
+    assert_eq!(&*found().await.unwrap().username, "alice");
+    site.run("UPDATE auth_user SET is_staff = 1, email = 'a@b.c', username = 'alicia' WHERE id = 1").await;
+    let user = found().await.unwrap();
+    assert_eq!((user.id, &*user.username, user.is_staff, &*user.email), (UserId(1), "alicia", true, "a@b.c"));
+    site.run("UPDATE auth_user SET is_active = 0 WHERE id = 1").await;
+    assert!(!found().await.unwrap().is_active);
+    site.run("DELETE FROM auth_user WHERE id = 1").await;
+    assert!(found().await.is_none(), "a user who is gone has no token");
+    // Whoever opens the store anew finds the same.
+    let other = site.open().await;
+    assert!(other.find_token(digest(1)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn names_may_go_from_one_user_to_another() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(1))).await.unwrap();
+    store.insert_token(token(2, UserId(2))).await.unwrap();
+    site.run("UPDATE auth_user SET username = 'x' WHERE id = 1").await;
+    site.run("UPDATE auth_user SET username = 'alice' WHERE id = 2").await;
+    site.run("UPDATE auth_user SET username = 'bob' WHERE id = 1").await;
+    store.insert_token(token(3, UserId(2))).await.unwrap();
+    store.insert_token(token(4, UserId(1))).await.unwrap();
+    for (number, id, name) in [(1, 1, "bob"), (2, 2, "alice"), (3, 2, "alice"), (4, 1, "bob")] {
+        let user = store.find_token(digest(number)).await.unwrap().unwrap().user;
+        assert_eq!((user.id.0, &*user.username), (id, name), "{number}");
+    }
+    let names: Vec<_> =
+        store.list_tokens(None).await.unwrap().into_iter().map(|token| token.username).collect();
+    assert_eq!(names, ["bob", "alice", "alice", "bob"]);
+    assert_eq!(store.count_tokens(UserId(1)).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn token_of_nobody_is_not_written() {
+    let site = Site::new();
+    let store = site.open().await;
+    assert!(matches!(store.insert_token(token(1, UserId(9999))).await, Err(StoreError::NotWritten(_))));
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn grant_is_void_if_django_changed_the_user_since_the_password_was_checked() {
+    for change in ["is_active = 0", "password = 'pbkdf2_sha256$1$changed'"] {
+        let site = Site::new();
+        let store = site.open().await;
+        let alice = store.find_user("alice").await.unwrap().unwrap().user;
+        let nobody_used_any = |_| None;
+        let grant =
+            Grant { password_version: alice.password_version, per_user: 2, last_use: &nobody_used_any };
+        assert_eq!(
+            store.grant_token(token(1, alice.id), grant).await.unwrap(),
+            Granted::Stored { revoked: vec![] }
+        );
+        site.run(format!("UPDATE auth_user SET {change} WHERE id = 1")).await;
+        assert_eq!(store.grant_token(token(2, alice.id), grant).await.unwrap(), Granted::Void, "{change}");
+        assert!(store.find_token(digest(2)).await.unwrap().is_none());
+    }
+    let site = Site::new();
+    let store = site.open().await;
+    let alice = store.find_user("alice").await.unwrap().unwrap().user;
+    let grant = Grant { password_version: alice.password_version, per_user: 2, last_use: &|_| None };
+    site.run("DELETE FROM auth_user WHERE id = 1").await;
+    assert_eq!(store.grant_token(token(1, alice.id), grant).await.unwrap(), Granted::Void);
+}
+
+#[tokio::test]
+async fn a_mirror_that_says_nothing_new_is_no_change() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(1))).await.unwrap();
+    let mut feed = store.change_feed().await.unwrap();
+    feed.changes().await.unwrap();
+    store.insert_token(token(2, UserId(1))).await.unwrap();
+    let told = feed.changes().await.unwrap();
+    assert_eq!(told, [doorward::store::Change::Credential(digest(2))]);
+}
+
+#[tokio::test]
+async fn accounts_are_listed_with_their_tokens() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(1))).await.unwrap();
+    let accounts = store.list_users().await.unwrap();
+    assert_eq!(accounts.len(), 47);
+    let alice = accounts.iter().find(|account| &*account.user.username == "alice").unwrap();
+    assert_eq!((alice.user.id, alice.tokens), (UserId(1), 1));
+    let ids = store.user_ids(vec!["bob".to_owned(), "nobody".to_owned()]).await.unwrap();
+    assert_eq!(ids, [("bob".to_owned(), UserId(2))]);
+}
