@@ -251,7 +251,7 @@ fn replay_with_django(cases: &str, passed: &str, skipped: &str) {
     script.arg(root.join("tests/conformance").join(cases)).arg("--exact-bytes");
     let replayed = script.env("DOORWARD_BIN", env!("CARGO_BIN_EXE_doorward")).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&replayed.stdout), String::from_utf8_lossy(&replayed.stderr));
-    println!("{out}\n{err}");
+    eprintln!("{out}\n{err}");
     assert!(replayed.status.success(), "cases failed; see above");
     // So that none is lost, and none is left out without somebody noticing.
     assert_eq!(out.lines().last(), Some(passed));
