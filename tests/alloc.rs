@@ -4,7 +4,7 @@
 //! A file of its own, since counting needs an allocator of its own. The counter sees what Rust code allocates on
 //! this thread; the digest is made by C code, in memory on its stack.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code: a panic is a failed test")]
+#![expect(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
 use doorward::accept::head::{Head, RequestId, Sanitiser};
 use doorward::accept::peer::Peer;
