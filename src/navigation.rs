@@ -173,8 +173,10 @@ mod tests {
         }
 
         #[test]
-        fn a_local_path_stays_on_its_host(next in "[/\\\\\t\r\n .:@%?#a-z\u{0}\u{85}\u{a0}\u{2028}é]{0,12}") {
-            prop_assume!(is_local_path(&next));
+        fn a_local_path_stays_on_its_host(next in "/[/\\\\\t\r\n .:@%?#a-z\u{0}\u{85}\u{a0}\u{2028}é]{0,5}") {
+            if !is_local_path(&next) {
+                return Ok(());
+            }
             let sent = location(&next);
             let read = as_browsers_read(sent.to_str().unwrap());
             prop_assert!(read.starts_with('/') && !read.starts_with("//"), "{next:?} {read:?}");

@@ -1216,7 +1216,7 @@ const LOGIN_ROUTE: &str = "[routes.login]\npath = '/accounts/login'\nhandler = '
 
 #[test]
 fn login_pages_that_nobody_reaches_are_warned_of() {
-    let text = route_with("login_page = '/accounts/login/'");
+    let text = route_with("login_page = '/accounts/login/'\nschemes = ['session']");
     let parts: &[&str] = &["the login page of route `all` is in route `all`", "handler = \"login\""];
     assert_warning(&text, 3, 9, parts);
     assert!(good(&format!("{text}{LOGIN_ROUTE}")).warnings.is_empty());
