@@ -31,7 +31,7 @@ pub enum StoreError {
     /// It could not be asked; try again later (503).
     #[error("the store cannot be asked")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It answers, and what it says cannot be read: another schema, a value of another type. Says nothing of what else
+    /// It answers, and what it says cannot be read: a value of another type. Says nothing of what else
     /// it is asked (503).
     #[error("the store's answer cannot be read")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -36,8 +36,6 @@ const KEY_CHARACTERS_MIN: usize = 8;
 const KEY_BYTES_MAX: usize = 128;
 /// Of a form so much is read before it is forwarded: the field against forged requests is usually the first.
 pub const FORM_BYTES_MAX: usize = 64 << 10;
-/// How long an old key still leads to the new one: requests that a browser sent before it had the answer.
-const RENEWED_TIME: Duration = Duration::from_secs(10);
 /// Keys that were renewed and are remembered.
 const RENEWED_MAX: usize = 4096;
 
@@ -190,15 +188,9 @@ pub struct Sessions {
 
 /// Keys that took the place of others. Survives a reload.
 ///
-/// A browser that sends several requests at once with a key that one of them renews gets the new key for all of them.
-/// Once it presents that, or after [`RENEWED_TIME`], the old one is dead.
-pub struct RenewedKeys(Mutex<Renewals>);
-
-struct Renewals {
-    by_old: LruCache<Digest, RenewedSession>,
-    /// The old key by the new one.
-    by_new: LruCache<Digest, Digest>,
-}
+/// A browser that sends several requests at once with a key that one of them renews gets the new key for all that had
+/// come by then. For whatever comes later the old key is dead, as in Django.
+pub struct RenewedKeys(Mutex<LruCache<Digest, RenewedSession>>);
 
 #[derive(Clone)]
 struct RenewedSession {
@@ -209,7 +201,7 @@ struct RenewedSession {
 
 impl Default for RenewedKeys {
     fn default() -> Self {
-        Self(Mutex::new(Renewals { by_old: LruCache::new(RENEWED_MAX), by_new: LruCache::new(RENEWED_MAX) }))
+        Self(Mutex::new(LruCache::new(RENEWED_MAX)))
     }
 }
 
@@ -223,21 +215,11 @@ impl RenewedKeys {
     /// For a request that came then.
     fn get(&self, old: Digest, came: Monotonic) -> Option<RenewedSession> {
         let mut keys = self.0.lock();
-        keys.by_old.get(&old).filter(|renewed| came < renewed.at.plus(RENEWED_TIME)).cloned()
+        keys.get(&old).filter(|renewed| came <= renewed.at).cloned()
     }
 
     fn put(&self, old: Digest, renewed: RenewedSession) {
-        let mut keys = self.0.lock();
-        keys.by_new.insert(Digest::of(renewed.key.expose()), old);
-        keys.by_old.insert(old, renewed);
-    }
-
-    /// The client has this key: the one before it is dead from now on.
-    fn arrived(&self, new: Digest) {
-        let mut keys = self.0.lock();
-        if let Some(old) = keys.by_new.remove(&new) {
-            keys.by_old.remove(&old);
-        }
+        self.0.lock().insert(old, renewed);
     }
 }
 
@@ -269,8 +251,6 @@ impl SessionScheme {
         let mut effects = Effects::default();
         let digest = Digest::of(key.expose());
         let age = self.settings.age_seconds();
-        // What is not remembered is presented for the first time.
-        self.sessions.renewed.arrived(digest);
         let loaded = self.sessions.load(&key, age, stale).await?;
         let now = self.sessions.lookups.now();
         let verdict = match loaded {

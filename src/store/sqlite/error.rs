@@ -12,15 +12,11 @@ const READONLY: i32 = 8;
 const FULL: i32 = 13;
 const CONSTRAINT: i32 = 19;
 
-/// A statement that does not fit the schema.
-const ERROR: i32 = 1;
-
 /// Why a read failed.
 pub(in crate::store) fn unavailable(error: sqlx::Error) -> StoreError {
-    use sqlx::Error::{ColumnDecode, ColumnNotFound, Database, Decode};
+    use sqlx::Error::{ColumnDecode, ColumnNotFound, Decode};
     match &error {
         ColumnDecode { .. } | ColumnNotFound(_) | Decode(_) => StoreError::Unreadable(Box::new(error)),
-        Database(database) if primary_code(&**database) == ERROR => StoreError::Unreadable(Box::new(error)),
         _ => StoreError::Unavailable(Box::new(error)),
     }
 }
