@@ -3,7 +3,6 @@
 //! Real processes, real TLS, and Django as it is installed by everybody: pip, in an environment under `target/`. Without
 //! an index for pip the test fails and says so.
 
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 
