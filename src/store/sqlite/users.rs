@@ -190,6 +190,9 @@ impl UserStore for Sqlite {
 
 /// What a mirrored user has for a password: no hash, and told apart from users of the own layout by it.
 const MIRRORED: &str = "!mirrored";
+/// Under another name it may be somebody else, who is not to have the tokens of the one before.
+const VOID_TOKENS: &str = "DELETE FROM token
+    WHERE user_id = ?1 AND EXISTS (SELECT 1 FROM user WHERE id = ?1 AND username <> ?2)";
 /// A name that somebody else had is not in the way: names change, ids do not.
 const FREE_NAME: &str =
     "UPDATE user SET username = username || ' (was ' || id || ')' WHERE username = ?1 AND id <> ?2";
@@ -206,6 +209,8 @@ impl Sqlite {
     pub(in crate::store) async fn mirror(&self, user: &User) -> Result<(), StoreError> {
         let mut write = self.pools.write().await?;
         let name = user.username.to_string();
+        let query = sqlx::query(VOID_TOKENS).bind(user.id.0).bind(name.clone());
+        query.execute(&mut *write).await.map_err(not_written)?;
         let query = sqlx::query(FREE_NAME).bind(name.clone()).bind(user.id.0);
         query.execute(&mut *write).await.map_err(not_written)?;
         let query = sqlx::query(MIRROR).bind(user.id.0).bind(name).bind(MIRRORED).bind(user.password_version);

@@ -110,9 +110,9 @@ async fn own_token_finds_the_user_as_django_knows_it_now() {
     store.insert_token(token(1, UserId(1))).await.unwrap();
     let found = async || store.find_token(digest(1)).await.unwrap().map(|found| found.user);
     assert_eq!(&*found().await.unwrap().username, "alice");
-    site.run("UPDATE auth_user SET is_staff = 1, email = 'a@b.c', username = 'alicia' WHERE id = 1").await;
+    site.run("UPDATE auth_user SET is_staff = 1, email = 'a@b.c' WHERE id = 1").await;
     let user = found().await.unwrap();
-    assert_eq!((user.id, &*user.username, user.is_staff, &*user.email), (UserId(1), "alicia", true, "a@b.c"));
+    assert_eq!((user.id, &*user.username, user.is_staff, &*user.email), (UserId(1), "alice", true, "a@b.c"));
     site.run("UPDATE auth_user SET is_active = 0 WHERE id = 1").await;
     assert!(!found().await.unwrap().is_active);
     site.run("DELETE FROM auth_user WHERE id = 1").await;
@@ -120,6 +120,28 @@ async fn own_token_finds_the_user_as_django_knows_it_now() {
     // Whoever opens the store anew finds the same.
     let other = site.open().await;
     assert!(other.find_token(digest(1)).await.unwrap().is_none());
+}
+
+/// Ids come back where rows are deleted, or another database is put in place.
+#[tokio::test]
+async fn a_token_is_void_once_its_user_has_another_name() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(2))).await.unwrap();
+    site.run("UPDATE auth_user SET username = 'mallory' WHERE id = 2").await;
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+    store.insert_token(token(2, UserId(2))).await.unwrap();
+    assert!(store.find_token(digest(1)).await.unwrap().is_none(), "and stays so");
+    assert!(store.find_token(digest(2)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_user_are_the_key_of_drf_as_well() {
+    let site = Site::new();
+    let store = site.open().await;
+    store.insert_token(token(1, UserId(1))).await.unwrap();
+    assert_eq!(store.delete_tokens(UserId(1)).await.unwrap().len(), 2);
+    assert_eq!(store.delete_tokens(UserId(1)).await.unwrap().len(), 0);
 }
 
 #[tokio::test]
@@ -133,7 +155,11 @@ async fn names_may_go_from_one_user_to_another() {
     site.run("UPDATE auth_user SET username = 'bob' WHERE id = 1").await;
     store.insert_token(token(3, UserId(2))).await.unwrap();
     store.insert_token(token(4, UserId(1))).await.unwrap();
-    for (number, id, name) in [(1, 1, "bob"), (2, 2, "alice"), (3, 2, "alice"), (4, 1, "bob")] {
+    for number in [1, 2] {
+        let found = store.find_token(digest(number)).await.unwrap();
+        assert!(found.is_none(), "under another name it may be somebody else: {number}");
+    }
+    for (number, id, name) in [(3, 2, "alice"), (4, 1, "bob")] {
         let user = store.find_token(digest(number)).await.unwrap().unwrap().user;
         assert_eq!((user.id.0, &*user.username), (id, name), "{number}");
     }
@@ -196,7 +222,8 @@ async fn accounts_are_listed_with_their_tokens() {
     let accounts = store.list_users().await.unwrap();
     assert_eq!(accounts.len(), 47);
     let alice = accounts.iter().find(|account| &*account.user.username == "alice").unwrap();
-    assert_eq!((alice.user.id, alice.tokens), (UserId(1), 1));
+    assert_eq!((alice.user.id, alice.tokens), (UserId(1), 2), "one of ours, and the key of DRF");
+    assert!(alice.created.0 > 0, "when Django says");
     let ids = store.user_ids(vec!["bob".to_owned(), "nobody".to_owned()]).await.unwrap();
     assert_eq!(ids, [("bob".to_owned(), UserId(2))]);
 }
