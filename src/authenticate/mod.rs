@@ -15,6 +15,7 @@ use crate::authenticate::scheme::{
     Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, TooManyAttempts, Verdict,
 };
 use crate::authenticate::slow::{SlowError, SlowSide};
+use crate::cache::local::Outage as _;
 use crate::identity::SchemeKind;
 use crate::trace::{AnsweredBy, SchemeOutcome, Trace};
 use http::{HeaderValue, header};
@@ -176,7 +177,7 @@ impl Authenticator {
                 Recall::Attempt(attempt) => {
                     trace.scheme(place, SchemeOutcome::Unavailable);
                     // It has places of its own, and waits here where nobody else does.
-                    let (verdict, more) = attempt.await.map_err(AuthenticateError::Unavailable)?;
+                    let (verdict, more) = attempt.await.map_err(unavailable)?;
                     own.extend(more);
                     verdict
                 }
@@ -270,12 +271,20 @@ async fn check(
     }
 }
 
+/// An outage is told of by whoever watches the store; what concerns one row alone nobody else would tell.
+fn unavailable(nobody_knows: NobodyKnows) -> AuthenticateError {
+    if let Some(error) = nobody_knows.0.as_ref().filter(|error| !error.is_outage()) {
+        tracing::warn!(error = error as &dyn std::error::Error, "a look-up came to nothing");
+    }
+    AuthenticateError::Unavailable(nobody_knows)
+}
+
 impl From<SlowError<NobodyKnows>> for AuthenticateError {
     fn from(error: SlowError<NobodyKnows>) -> Self {
         match error {
             SlowError::Busy => Self::Busy,
             SlowError::Late | SlowError::Panicked => Self::Unavailable(NobodyKnows(None)),
-            SlowError::Failed(nobody_knows) => Self::Unavailable(nobody_knows),
+            SlowError::Failed(nobody_knows) => unavailable(nobody_knows),
         }
     }
 }

@@ -175,8 +175,11 @@ enum NotLoaded {
 impl Outage for NotLoaded {
     fn is_outage(&self) -> bool {
         match self {
-            Self::NotChecked(error) => matches!(error, NotChecked::Store(Some(_))),
-            Self::NotFound(error) => matches!(error, SlowError::Late | SlowError::Failed(_)),
+            Self::NotChecked(NotChecked::Store(Some(error))) | Self::NotFound(SlowError::Failed(error)) => {
+                error.is_outage()
+            }
+            Self::NotFound(SlowError::Late) => true,
+            Self::NotChecked(_) | Self::NotFound(SlowError::Busy | SlowError::Panicked) => false,
         }
     }
 
@@ -308,4 +311,19 @@ fn judge(known: Known, answered_by: AnsweredBy) -> Verdict {
 
 fn unknown(answered_by: AnsweredBy) -> Verdict {
     Verdict::Rejected(INVALID, answered_by, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_no_outage() {
+        let unreadable = || StoreError::Unreadable("a text where a number should be".into());
+        assert!(!NotLoaded::NotFound(SlowError::Failed(unreadable())).is_outage());
+        assert!(!NotLoaded::NotChecked(NotChecked::Store(Some(unreadable()))).is_outage());
+        let away = || StoreError::Unavailable("away".into());
+        assert!(NotLoaded::NotFound(SlowError::Failed(away())).is_outage());
+        assert!(NotLoaded::NotChecked(NotChecked::Store(Some(away()))).is_outage());
+    }
 }
