@@ -8,7 +8,7 @@ use crate::harness::traces::Traces;
 use crate::harness::world::{Settings, World, assert_own, on_both};
 use crate::harness::{PATIENCE, secrets};
 use data_encoding::BASE64;
-use doorward::credentials::Credentials;
+use doorward::credentials::{Credentials, NewAccount};
 use doorward::secret::Secret;
 use doorward::trace::{AnsweredBy, Reason};
 use futures_util::future::join_all;
@@ -364,4 +364,26 @@ fn who_is_known_passes_while_the_store_is_away_and_not_for_ever() {
             becomes(client, PASSWORD, 200).await;
         });
     }
+}
+
+#[test]
+fn a_right_password_of_an_inactive_user_is_checked_each_time() {
+    on_both(&settings(NO_GUARD), async |world, client| {
+        let store = world.gateway.running().credentials();
+        let account = NewAccount {
+            username: "ivan".to_owned(),
+            password: Secret::new(PASSWORD),
+            ..NewAccount::default()
+        };
+        store.add_user(account).await.unwrap();
+        store.set_active("ivan", false).await.unwrap();
+        for _ in 0..2 {
+            let before = hashed(world).await;
+            let answer = client.send(basic("/x", "ivan", PASSWORD)).await;
+            assert_eq!(answer.status, 401);
+            assert!((hashed(world).await - before - 1.0).abs() < 0.5, "an answer from memory would tell");
+            // As long as a wrong one is remembered, too.
+            sleep(Duration::from_millis(1200)).await;
+        }
+    });
 }

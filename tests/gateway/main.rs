@@ -15,6 +15,7 @@
 mod harness;
 
 mod admin;
+mod adopted;
 mod basic;
 mod coherence;
 mod durability;

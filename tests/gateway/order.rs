@@ -270,6 +270,7 @@ layout = "django"
 
 [store.django]
 secret_key = "doorward-golden-secret-key-0123456789-abcdefghijklmnopqrstuvwxyz"
+secret_key_fallbacks = ["doorward-OLD-secret-key-9876543210-zyxwvutsrqponmlkjihgfedcba"]
 
 [upstreams.legacy]
 servers = ["{}"]
@@ -317,7 +318,7 @@ schemes = ["drf-first"]
 "#;
 
 /// A gateway on a copy of the fixture, and what is around it.
-struct Adopted {
+pub(crate) struct Adopted {
     gateway: TestGateway,
     upstream: TestUpstream,
     directory: tempfile::TempDir,
@@ -325,13 +326,13 @@ struct Adopted {
 
 impl Adopted {
     /// A connection such as Django's.
-    async fn django(&self) -> SqliteConnection {
+    pub(crate) async fn django(&self) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.directory.path().join("db.sqlite3"));
         options.connect().await.unwrap()
     }
 }
 
-fn run(protocol: Protocol, sections: &str, case: impl AsyncFnOnce(&Adopted, &Client)) {
+pub(crate) fn run(protocol: Protocol, sections: &str, case: impl AsyncFnOnce(&Adopted, &Client)) {
     let directory = tempfile::tempdir().unwrap();
     let upstream = TestUpstream::start();
     let gateway = adopted(directory.path(), &upstream, sections);
@@ -342,7 +343,7 @@ fn run(protocol: Protocol, sections: &str, case: impl AsyncFnOnce(&Adopted, &Cli
     adopted.upstream.assert_no_violation();
 }
 
-async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
+pub(crate) async fn execute(connection: &mut SqliteConnection, statement: &'static str) {
     sqlx::query(statement).execute(connection).await.unwrap();
 }
 
