@@ -3,6 +3,7 @@
 //! What is cached are facts (who does this credential belong to, what is known of the user), never decisions:
 //! rules, throttles and checks of the request run every time.
 
+pub mod change;
 pub mod local;
 pub mod touched;
 pub mod users;

@@ -13,6 +13,7 @@ pub mod manage;
 pub mod session;
 pub mod sqlite;
 
+pub use crate::cache::change::{Change, Changes, Sequence};
 use crate::cache::local::Outage;
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
@@ -179,19 +180,6 @@ pub struct UserWithPassword {
     pub user: User,
     /// Encoded password hash.
     pub password: Secret,
-}
-
-/// One cached answer that a commit made void, in the order of commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// A credential was made, changed or deleted.
-    Credential(Digest),
-    /// A user's facts, groups or password changed, or the user is gone.
-    User(UserId),
-    /// So much changed that it cannot be told (rows were missed): believe nothing.
-    Everything,
-    /// Somebody changed something, and the store does not say what: ask again before anything is believed.
-    Something,
 }
 
 /// Tokens in the store.
