@@ -3,6 +3,7 @@
 use super::process::{Process, Recipe, directory, program, run, unprivileged, write};
 use super::refusing::RefusingPort;
 use super::template::{self, Template};
+use rustix::process::Signal;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,6 +24,9 @@ timezone = 'UTC'
 lc_messages = 'C'
 log_line_prefix = '%m [%p] %d '
 ";
+
+/// Written anew when it has started.
+const SYNC: &str = "include 'sync.conf'\n";
 
 /// A running server; also one that was killed and can be started again.
 #[derive(Debug)]
@@ -55,13 +59,24 @@ impl Postgres {
         let port = RefusingPort::new();
         let sockets = directory.path().display();
         let own = format!("port = {}\nunix_socket_directories = '{sockets}'\n", port.address.port());
-        write(&data.join("postgresql.conf"), &[SETTINGS, own.as_str(), more, "\n"].concat());
+        write(&data.join("postgresql.conf"), &[SETTINGS, own.as_str(), more, "\n", SYNC].concat());
         let mut words = unprivileged(&binary("postgres"));
         words.extend(["-D".into(), data.into_os_string()]);
         let ready = "database system is ready to accept connections";
         let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT" };
-        let process = Some(Process::start(&recipe));
-        Self { process, recipe, port, directory, databases: AtomicU32::new(0) }
+        let mut server = Self { process: None, recipe, port, directory, databases: AtomicU32::new(0) };
+        server.launch();
+        server
+    }
+
+    fn launch(&mut self) {
+        let sync = self.directory.path().join("data/sync.conf");
+        // After a kill every file would be brought to the disk, which takes seconds; only a power cut needs that.
+        write(&sync, "fsync = off\n");
+        let process = Process::start(&self.recipe);
+        write(&sync, "fsync = on\n");
+        process.signal(Signal::HUP);
+        self.process = Some(process);
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -124,9 +139,9 @@ impl Postgres {
     /// On the same port, with the same data.
     pub(crate) fn restart(&mut self) {
         if let Some(process) = self.process.take() {
-            process.stop();
+            process.stop(Signal::INT);
         }
-        self.process = Some(Process::start(&self.recipe));
+        self.launch();
     }
 
     pub(crate) fn log(&self) -> String {

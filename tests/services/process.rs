@@ -140,16 +140,22 @@ impl Process {
     pub(crate) fn kill(self) {
         let children = children(self.id);
         signal(self.id, Signal::STOP);
-        for process in children.into_iter().chain([self.id]) {
+        for process in children {
             signal(process, Signal::KILL);
         }
-        self.stop();
+        self.stop(Signal::KILL);
     }
 
-    /// Ends it as its service manager would; its directory stays.
-    pub(crate) fn stop(mut self) {
+    /// Ends it by a signal; its directory stays.
+    pub(crate) fn stop(mut self, by: Signal) {
+        self.signal(by);
+        until("the end of a server", || (!self.is_alive()).then_some(()));
         // A guard that is gone has said so by the end of its server.
         self.guard.stdin.as_mut().unwrap().write_all(b"keep\n").unwrap_or_default();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self::signal(self.id, signal);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::services::postgres::Postgres;
 use crate::services::redis::{Access, PASSWORD, RULES, Redis, RedisOptions, USER};
+use crate::services::until;
 use redis::{Commands as _, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
@@ -130,9 +131,13 @@ async fn postgres_that_is_killed_keeps_what_was_committed() {
         matches!(&refused, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     );
     server.restart();
+    assert!(server.log().contains("not properly shut down"), "{}", server.log());
     assert_eq!(server.psql(&name, "SELECT x FROM kept"), "7");
     server.restart();
+    assert!(!server.log().contains("not properly shut down"), "{}", server.log());
     assert_eq!(server.psql(&name, "SELECT x FROM kept"), "7");
+    // What is measured with it includes the disk.
+    until("a disk that is waited for", || (server.psql("postgres", "SHOW fsync") == "on").then_some(()));
 }
 
 #[tokio::test]
