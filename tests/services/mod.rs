@@ -17,10 +17,12 @@
 )]
 
 pub(crate) mod authority;
+pub(crate) mod mariadb;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod refusing;
+pub(crate) mod server;
 pub(crate) mod template;
 
 use std::time::Duration;

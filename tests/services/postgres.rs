@@ -1,15 +1,15 @@
 //! A PostgreSQL server: one for all tests of a process, with a database for each, or one of a test's own.
 
-use super::process::{Process, Recipe, directory, program, run, unprivileged, write};
+use super::process::{Recipe, directory, feed, program, run, unprivileged, write};
 use super::refusing::RefusingPort;
+use super::server::Server;
 use super::template::{self, Template};
 use rustix::process::Signal;
-use std::io::Write as _;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tempfile::TempDir;
 
 /// Owns the databases; may log in with [`PASSWORD`], and is no superuser.
 pub(crate) const USER: &str = "doorward";
@@ -31,23 +31,19 @@ const SYNC: &str = "include 'sync.conf'\n";
 /// A running server; also one that was killed and can be started again.
 #[derive(Debug)]
 pub(crate) struct Postgres {
-    // Ends before its directory goes.
-    process: Option<Process>,
-    recipe: Recipe,
-    port: RefusingPort,
-    directory: TempDir,
+    server: Server,
     databases: AtomicU32,
 }
 
 impl Postgres {
-    /// The server that the tests of this process share; each makes a [`Database`]. Not to be paused or killed.
+    /// The server that the tests of this process share; each makes a [`Database`].
     pub(crate) fn shared() -> &'static Self {
         // What is static is never dropped: the guard ends it with the process.
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A server of a test's own.
+    /// A server of a test's own: to be paused, killed and restarted.
     pub(crate) fn start() -> Self {
         Self::start_with("")
     }
@@ -64,23 +60,25 @@ impl Postgres {
         words.extend(["-D".into(), data.into_os_string()]);
         let ready = "database system is ready to accept connections";
         let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT" };
-        let mut server = Self { process: None, recipe, port, directory, databases: AtomicU32::new(0) };
-        server.launch();
+        let server = Server::new(recipe, port, directory);
+        let mut server = Self { server, databases: AtomicU32::new(0) };
+        server.begin();
         server
     }
 
-    fn launch(&mut self) {
+    fn begin(&mut self) {
         let sync = self.directory.path().join("data/sync.conf");
         // After a kill every file would be brought to the disk, which takes seconds; only a power cut needs that.
         write(&sync, "fsync = off\n");
-        let process = Process::start(&self.recipe);
+        self.launch();
         write(&sync, "fsync = on\n");
-        process.signal(Signal::HUP);
-        self.process = Some(process);
+        self.process().signal(Signal::HUP);
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port.address.port()
+    /// On the same port, with what was committed.
+    pub(crate) fn restart(&mut self) {
+        self.end(Signal::INT);
+        self.begin();
     }
 
     /// A new empty database, owned by [`USER`].
@@ -104,48 +102,21 @@ impl Postgres {
         let mut command = Command::new(binary("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-h"]);
         command.arg(self.directory.path()).args(["-p", &self.port().to_string()]);
-        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = pipes.spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let output = std::thread::scope(|scope| {
-            // One that has failed reads no more; it says why.
-            scope.spawn(move || input.write_all(text.as_bytes()).unwrap_or_default());
-            child.wait_with_output().unwrap()
-        });
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        feed(&mut command, text)
     }
+}
 
-    fn process(&self) -> &Process {
-        self.process.as_ref().expect("the server was killed and not started again")
+impl Deref for Postgres {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
+}
 
-    /// See [`Process::pause`]. Those of its processes stop that serve connections, too.
-    pub(crate) fn pause(&self) {
-        self.process().pause();
-    }
-
-    pub(crate) fn resume(&self) {
-        self.process().resume();
-    }
-
-    /// From now on its port refuses. What was committed is there again after [`Postgres::restart`].
-    pub(crate) fn kill(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    /// On the same port, with the same data.
-    pub(crate) fn restart(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.stop(Signal::INT);
-        }
-        self.launch();
-    }
-
-    pub(crate) fn log(&self) -> String {
-        self.process().log()
+impl DerefMut for Postgres {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
     }
 }
 
@@ -184,7 +155,7 @@ pub(crate) fn binary(name: &str) -> PathBuf {
 }
 
 const TEMPLATE: Template = Template {
-    name: "postgres",
+    name: "postgres-1",
     version: || run(vec![binary("postgres").into()], &["--version"], Path::new("/")),
     make: |data| {
         let directory = data.parent().unwrap();

@@ -67,6 +67,20 @@ pub(crate) fn run(mut words: Vec<OsString>, arguments: &[&str], directory: &Path
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a program with this on standard input; yields what it printed, without the last line's end. Fails if it fails.
+pub(crate) fn feed(command: &mut Command, text: &str) -> String {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        // One that has failed reads no more; it says why.
+        scope.spawn(move || input.write_all(text.as_bytes()).unwrap_or_default());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
 /// How a server is started and ended.
 #[derive(Debug)]
 pub(crate) struct Recipe {

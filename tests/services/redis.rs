@@ -1,11 +1,12 @@
 //! A Redis server: open, with a password or users, with TLS.
 
 use super::authority::{Identity, certify};
-use super::process::{Process, Recipe, directory, program, unprivileged, write};
+use super::process::{Recipe, directory, program, unprivileged, write};
 use super::refusing::RefusingPort;
+use super::server::Server;
 use std::fmt::Write as _;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use tempfile::TempDir;
 
 /// The user of gateways, where there are users.
 pub(crate) const USER: &str = "doorward";
@@ -41,13 +42,9 @@ pub(crate) const RULES: &str = "~doorward:* &doorward:* -@all +@connection +@rea
 /// A running server; also one that was killed and can be started again.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    // Ends before its directory goes.
-    process: Option<Process>,
-    recipe: Recipe,
+    server: Server,
     options: RedisOptions,
     identity: Option<Identity>,
-    port: RefusingPort,
-    directory: TempDir,
 }
 
 impl Redis {
@@ -65,12 +62,15 @@ impl Redis {
         words.push(path.into());
         let ready = "Ready to accept connections";
         let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL" };
-        let process = Some(Process::start(&recipe));
-        Self { process, recipe, options, identity, port, directory }
+        let mut server = Server::new(recipe, port, directory);
+        server.launch();
+        Self { server, options, identity }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port.address.port()
+    /// On the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.launch();
     }
 
     /// The URL of a gateway, with its password if there is one.
@@ -115,35 +115,19 @@ impl Redis {
         let certificates = redis::TlsCertificates { client_tls: None, root_cert };
         redis::Client::build_with_tls(url, certificates).unwrap()
     }
+}
 
-    fn process(&self) -> &Process {
-        self.process.as_ref().expect("the server was killed and not started again")
+impl Deref for Redis {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
+}
 
-    /// See [`Process::pause`].
-    pub(crate) fn pause(&self) {
-        self.process().pause();
-    }
-
-    pub(crate) fn resume(&self) {
-        self.process().resume();
-    }
-
-    /// From now on its port refuses.
-    pub(crate) fn kill(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.kill();
-        }
-    }
-
-    /// On the same port, empty.
-    pub(crate) fn restart(&mut self) {
-        self.kill();
-        self.process = Some(Process::start(&self.recipe));
-    }
-
-    pub(crate) fn log(&self) -> String {
-        self.process().log()
+impl DerefMut for Redis {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.server
     }
 }
 

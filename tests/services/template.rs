@@ -10,6 +10,7 @@ use std::process::Command;
 
 /// How a data directory is made.
 pub(crate) struct Template {
+    /// With a number, to be counted up when it is made in another way.
     pub(crate) name: &'static str,
     /// Of the server: what another version has made is of no use.
     pub(crate) version: fn() -> String,
