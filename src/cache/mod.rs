@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod local;
+pub mod redis;
 pub mod touched;
 pub mod users;
 pub mod uses;
