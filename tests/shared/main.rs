@@ -1,0 +1,6 @@
+//! What gateways share: real servers of Redis and SQL, and what is claimed of them.
+
+#[path = "../services/mod.rs"]
+mod services;
+
+mod servers;
