@@ -3,4 +3,5 @@
 #[path = "../services/mod.rs"]
 mod services;
 
+mod redis;
 mod servers;

@@ -174,8 +174,19 @@ impl Shared {
         let is_new = self.is_cluster || self.failed.fetch_max(asked, Ordering::Relaxed) < asked;
         if is_new {
             self.breaker.failed();
+            if !self.is_cluster {
+                self.forget(asked);
+            }
             self.broken.notify_one();
         }
+    }
+
+    /// Nobody is to use this connection any more.
+    fn forget(&self, generation: u64) {
+        self.place.send_if_modified(|place| {
+            let is_current = place.generation == generation;
+            is_current && place.connection.take().is_some()
+        });
     }
 }
 
@@ -196,22 +207,18 @@ async fn keep(shared: Arc<Shared>, settings: Arc<Settings>) {
                 shared.breaker.connected();
                 watch_over(&shared, connection).await;
                 shared.place.send_modify(|place| place.connection = None);
+                // One fault is no outage.
+                if shared.breaker.is_closed() {
+                    pause = Duration::ZERO;
+                }
             }
             Err(error) => {
                 shared.breaker.failed();
                 shared.place.send_modify(|place| place.why = Some(Arc::new(error)));
             }
         }
-        // One fault is no outage.
-        pause = if shared.breaker.is_closed() && pause.is_zero() {
-            PAUSE_MIN
-        } else {
-            pause.saturating_mul(2).clamp(PAUSE_MIN, PAUSE_MAX)
-        };
+        pause = pause.saturating_mul(2).clamp(PAUSE_MIN, PAUSE_MAX);
         tokio::time::sleep(jittered(pause)).await;
-        if shared.breaker.is_closed() {
-            pause = Duration::ZERO;
-        }
     }
 }
 
