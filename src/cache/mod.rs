@@ -4,6 +4,7 @@
 //! rules, throttles and checks of the request run every time.
 
 pub mod change;
+pub mod coherence;
 pub mod local;
 pub mod redis;
 pub mod touched;

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Marks; a power of two.
+/// Marks.
 const STRIPES: usize = 1024;
 
 /// When something was last invalidated, by stripe.
@@ -22,7 +22,12 @@ pub struct Moment(u64);
 impl Touched {
     /// Nothing invalidated yet.
     pub fn new() -> Self {
-        Self { now: AtomicU64::new(1), last: (0..STRIPES).map(|_| AtomicU64::new(0)).collect() }
+        Self::with_marks(STRIPES)
+    }
+
+    /// The same with so many marks; one at least.
+    pub fn with_marks(marks: usize) -> Self {
+        Self { now: AtomicU64::new(1), last: (0..marks.max(1)).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Before a load begins.
@@ -50,7 +55,8 @@ impl Touched {
     }
 
     fn stripe(&self, hash: u64) -> &AtomicU64 {
-        let place = usize::try_from(hash % (STRIPES as u64)).unwrap_or(0);
+        let marks = u64::try_from(self.last.len()).unwrap_or(u64::MAX).max(1);
+        let place = usize::try_from(hash % marks).unwrap_or(0);
         self.last.get(place).unwrap_or(&self.now)
     }
 }

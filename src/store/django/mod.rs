@@ -21,7 +21,7 @@ use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIO
 use crate::store::django::users::UserRow;
 use crate::store::sqlite::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
-use crate::store::{Change, ChangeFeed, Store, StoreError, StoreFuture};
+use crate::store::{Change, ChangeFeed, Changes, Store, StoreError, StoreFuture};
 use sqlx::AssertSqlSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -139,14 +139,15 @@ struct Feed {
 }
 
 impl ChangeFeed for Feed {
-    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>> {
+    fn changes(&mut self) -> StoreFuture<'_, Changes> {
         Box::pin(async {
             let own = self.own.changes().await?;
-            self.told.extend(own);
+            self.told.extend(own.changes);
             if self.django.has_changed().await? {
                 self.told.push(Change::Something);
             }
-            Ok(std::mem::take(&mut self.told))
+            // The numbers of ours say nothing of Django's file.
+            Ok(Changes::unnumbered(std::mem::take(&mut self.told)))
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::store::manage::{BatchToken, ManageTokens, Progress, TokenBatch, Token
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::sqlite::tokens::{SummaryRow, origin_name};
-use crate::store::{NewToken, StoreError, StoreFuture, TokenOrigin};
+use crate::store::{NewToken, StoreError, StoreFuture, TokenOrigin, Written};
 use sqlx::{AssertSqlSafe, FromRow, SqliteConnection};
 use std::fmt::Write as _;
 
@@ -95,7 +95,7 @@ fn insert_statement(rows: usize) -> String {
 }
 
 impl Sqlite {
-    async fn insert_batch(&self, batch: &TokenBatch, progress: &Progress) -> Result<(), StoreError> {
+    async fn insert_batch(&self, batch: &TokenBatch, progress: &Progress) -> Result<Written<()>, StoreError> {
         let common = Common {
             name: String::new(),
             origin: batch.origin,
@@ -103,13 +103,13 @@ impl Sqlite {
             expires: batch.expires.map(|expires| expires.0),
         };
         let mut written = 0;
-        let mut write = self.pools.write().await?;
+        let mut write = self.write().await?;
         for rows in batch.tokens.chunks(INSERT_ROWS) {
             insert(&mut write, &common, rows).await?;
             written += rows.len();
             progress(written);
         }
-        write.commit().await.map_err(not_written)
+        write.commit(()).await
     }
 }
 
@@ -152,7 +152,7 @@ impl ManageTokens for Sqlite {
         })
     }
 
-    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Vec<Digest>> {
+    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Written<Vec<Digest>>> {
         Box::pin(async move {
             let common = Common {
                 name: token.name,
@@ -161,20 +161,18 @@ impl ManageTokens for Sqlite {
                 expires: token.expires.map(|expires| expires.0),
             };
             let row = BatchToken { id: token.id, digest: token.digest, user: token.user };
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let deleted = delete_of_user(&mut write, token.user).await.map_err(not_written)?;
             insert(&mut write, &common, &[row]).await?;
-            write.commit().await.map_err(not_written)?;
-            Ok(deleted)
+            write.commit(deleted).await
         })
     }
 
-    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>> {
+    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Written<Vec<Digest>>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let deleted = delete_of_user(&mut write, user).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(deleted)
+            write.commit(deleted).await
         })
     }
 
@@ -188,7 +186,7 @@ impl ManageTokens for Sqlite {
         }))
     }
 
-    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()> {
+    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, Written<()>> {
         Box::pin(async move {
             sqlx::raw_sql(BATCH_SETTINGS).execute(&self.pools.writer).await.map_err(not_written)?;
             let written = self.insert_batch(&batch, &progress).await;

@@ -6,7 +6,7 @@ use crate::store::manage::{Account, Group, ManageUsers, UserUpdate};
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::{not_written, unavailable};
 use crate::store::sqlite::users::{LIST, MAKE_GROUP, UserRow};
-use crate::store::{StoreError, StoreFuture};
+use crate::store::{StoreError, StoreFuture, Written};
 use sqlx::{FromRow, SqliteConnection};
 
 /// Names as a JSON array, so that one statement does for any number of them.
@@ -89,13 +89,12 @@ impl ManageUsers for Sqlite {
         }))
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate) -> StoreFuture<'_, bool> {
+    fn update_user(&self, user: UserId, update: UserUpdate) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query(UPDATE).bind(user.0).bind(update.email).bind(update.is_staff);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            write.commit(done.rows_affected() > 0).await
         })
     }
 
@@ -111,29 +110,27 @@ impl ManageUsers for Sqlite {
         })
     }
 
-    fn join_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
+    fn join_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Written<Vec<UserId>>> {
         let group = group.to_owned();
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let made = sqlx::query(MAKE_GROUP).bind(group.clone()).execute(&mut *write).await;
             made.map_err(not_written)?;
             let joined = for_each(&mut write, JOIN, &group, users).await?;
-            write.commit().await.map_err(not_written)?;
-            Ok(joined)
+            write.commit(joined).await
         })
     }
 
-    fn leave_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
+    fn leave_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Written<Option<Vec<UserId>>>> {
         let group = group.to_owned();
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query_scalar::<_, i64>(GROUP_EXISTS).bind(group.clone());
             if query.fetch_one(&mut *write).await.map_err(not_written)? == 0 {
-                return Ok(None);
+                return Ok(Written::nothing(None));
             }
             let left = for_each(&mut write, LEAVE, &group, users).await?;
-            write.commit().await.map_err(not_written)?;
-            Ok(Some(left))
+            write.commit(Some(left)).await
         })
     }
 }

@@ -18,10 +18,11 @@ mod sessions;
 mod tokens;
 mod users;
 mod watched;
+mod write;
 
 use crate::clock::UnixSeconds;
 use crate::store::sqlite::watched::Watched;
-use crate::store::{ChangeFeed, Store, StoreError, StoreFuture};
+use crate::store::{ChangeFeed, History, Store, StoreError, StoreFuture};
 use error::{not_written, unavailable};
 pub(in crate::store) use feed::DataVersion;
 use feed::Feed;
@@ -167,6 +168,10 @@ impl Store for Sqlite {
         })
     }
 
+    fn history(&self) -> StoreFuture<'_, Option<History>> {
+        Box::pin(self.pools.read(async { feed::history(&self.pools.readers).await.map(Some) }))
+    }
+
     fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             self.delete_in_batches(PRUNE_TOKENS, now.0.saturating_sub(EXPIRED_KEPT_SECONDS)).await?;
@@ -201,7 +206,7 @@ mod tests {
             groups: vec![],
             created: UnixSeconds(0),
         };
-        let user = store.insert_user(user).await.unwrap();
+        let user = store.insert_user(user).await.unwrap().value;
         (directory, store, user)
     }
 
@@ -233,7 +238,7 @@ mod tests {
         assert!(store.find_token(Digest::of(&1_u64.to_be_bytes())).await.unwrap().is_some());
         // A connection of its own has no such limit, if it was replaced; else it is lifted.
         sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.pools.writer).await.unwrap();
-        store.insert_token(token(number, user)).await.unwrap();
+        drop(store.insert_token(token(number, user)).await.unwrap());
     }
 
     #[tokio::test]
@@ -243,7 +248,7 @@ mod tests {
         // As on a full disk: SQLite is out of the transaction, sqlx does not know.
         sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
         assert!(write.commit().await.is_err());
-        assert!(store.set_active(user, true).await.unwrap());
+        assert!(store.set_active(user, true).await.unwrap().value);
     }
 
     #[tokio::test]

@@ -6,8 +6,9 @@ use crate::secret::Secret;
 use crate::store::session::{FoundSession, NewSession, SessionStore, UserSession};
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::not_written;
+use crate::store::sqlite::feed::sequence;
 use crate::store::sqlite::users::UserRow;
-use crate::store::{KeyStore, StoreFuture};
+use crate::store::{KeyStore, StoreFuture, Written};
 use sqlx::FromRow;
 
 /// Session, user and groups in one statement, so that they are of one moment.
@@ -15,7 +16,8 @@ const FIND: &str = "SELECT session.digest, session.created_at, session.expires_a
         session.password_version AS session_password_version,
         user.id, user.username, user.email, user.is_active, user.is_staff, user.password_version, user.not_before,
         (SELECT json_group_array(user_group.name) FROM membership
-            JOIN user_group ON user_group.id = membership.group_id WHERE membership.user_id = user.id) AS groups
+            JOIN user_group ON user_group.id = membership.group_id WHERE membership.user_id = user.id) AS groups,
+        (SELECT coalesce(max(sequence), 0) FROM change) AS as_of
     FROM session JOIN user ON user.id = session.user_id WHERE session.digest = ?1 AND session.expires_at > ?2";
 const INSERT: &str = "INSERT INTO session (digest, user_id, password_version, created_at, expires_at)
     SELECT ?1, id, password_version, ?4, ?5 FROM user WHERE id = ?2 AND is_active AND password_version = ?3";
@@ -29,6 +31,7 @@ struct SessionRow {
     session_password_version: i64,
     #[sqlx(flatten)]
     user: UserRow,
+    as_of: i64,
 }
 
 impl SessionRow {
@@ -40,7 +43,12 @@ impl SessionRow {
             return Ok(FoundSession::Absent);
         }
         let expires = UnixSeconds(self.expires_at);
-        Ok(FoundSession::User(UserSession { user, expires, csrf_secret: None }))
+        Ok(FoundSession::User(UserSession {
+            user,
+            expires,
+            csrf_secret: None,
+            as_of: Some(sequence(self.as_of)),
+        }))
     }
 }
 
@@ -54,9 +62,9 @@ impl SessionStore for Sqlite {
         }))
     }
 
-    fn insert_session(&self, session: NewSession) -> StoreFuture<'_, bool> {
+    fn insert_session(&self, session: NewSession) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query(INSERT)
                 .bind(Digest::of(session.key.expose()).0.to_vec())
                 .bind(session.user.0)
@@ -65,25 +73,23 @@ impl SessionStore for Sqlite {
                 .bind(session.expires.0);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             if done.rows_affected() == 0 {
-                return Ok(false);
+                return Ok(Written::nothing(false));
             }
             if let Some(old) = &session.old {
                 let query = sqlx::query(DELETE).bind(Digest::of(old.expose()).0.to_vec());
                 query.execute(&mut *write).await.map_err(not_written)?;
             }
-            write.commit().await.map_err(not_written)?;
-            Ok(true)
+            write.commit(true).await
         })
     }
 
-    fn delete_session(&self, key: Secret) -> StoreFuture<'_, bool> {
+    fn delete_session(&self, key: Secret) -> StoreFuture<'_, Written<bool>> {
         let digest = Digest::of(key.expose());
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query(DELETE).bind(digest.0.to_vec());
             let done = query.execute(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            write.commit(done.rows_affected() > 0).await
         })
     }
 }

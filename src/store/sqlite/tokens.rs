@@ -4,10 +4,11 @@ use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, UserId};
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sqlite::feed::sequence;
 use crate::store::sqlite::users::UserRow;
 use crate::store::{
     FoundToken, Grant, Granted, LastUse, NewToken, StoreError, StoreFuture, TokenOrigin, TokenStore,
-    TokenSummary,
+    TokenSummary, Written,
 };
 use sqlx::{FromRow, SqliteConnection};
 
@@ -15,7 +16,8 @@ use sqlx::{FromRow, SqliteConnection};
 const FIND: &str = "SELECT token.digest, token.public_id, token.created_at, token.expires_at,
         user.id, user.username, user.email, user.is_active, user.is_staff, user.password_version, user.not_before,
         (SELECT json_group_array(user_group.name) FROM membership
-            JOIN user_group ON user_group.id = membership.group_id WHERE membership.user_id = user.id) AS groups
+            JOIN user_group ON user_group.id = membership.group_id WHERE membership.user_id = user.id) AS groups,
+        (SELECT coalesce(max(sequence), 0) FROM change) AS as_of
     FROM token JOIN user ON user.id = token.user_id WHERE token.digest = ?1";
 
 const INSERT: &str = "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
@@ -58,6 +60,7 @@ struct FoundRow {
     expires_at: Option<i64>,
     #[sqlx(flatten)]
     user: UserRow,
+    as_of: i64,
 }
 
 /// A token that a new one may displace.
@@ -88,6 +91,7 @@ impl FoundRow {
             created: UnixSeconds(self.created_at),
             expires: self.expires_at.map(UnixSeconds),
             user: self.user.into_user()?,
+            as_of: Some(sequence(self.as_of)),
         })
     }
 }
@@ -180,21 +184,21 @@ impl TokenStore for Sqlite {
         }))
     }
 
-    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             insert(&mut write, token).await?;
-            write.commit().await.map_err(not_written)
+            write.commit(()).await
         })
     }
 
-    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted> {
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Written<Granted>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let may =
                 sqlx::query_scalar::<_, i64>(MAY_BE_GRANTED).bind(token.user.0).bind(grant.password_version);
             if may.fetch_one(&mut *write).await.map_err(not_written)? == 0 {
-                return Ok(Granted::Void);
+                return Ok(Written::nothing(Granted::Void));
             }
             let mut revoked = Vec::new();
             for row in displaced(&mut write, &token, &grant).await.map_err(not_written)? {
@@ -202,8 +206,7 @@ impl TokenStore for Sqlite {
                 revoked.extend(row.digest().map(|digest| (row.id(), digest)));
             }
             insert(&mut write, token).await?;
-            write.commit().await.map_err(not_written)?;
-            Ok(Granted::Stored { revoked })
+            write.commit(Granted::Stored { revoked }).await
         })
     }
 
@@ -221,14 +224,13 @@ impl TokenStore for Sqlite {
         })
     }
 
-    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>> {
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Written<Option<Digest>>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query_scalar::<_, Vec<u8>>(DELETE).bind(id.0.cast_signed());
             let digest = query.fetch_optional(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
             // The table holds digests of 32 bytes only.
-            Ok(digest.and_then(|digest| digest.try_into().ok()).map(Digest))
+            write.commit(digest.and_then(|digest| digest.try_into().ok()).map(Digest)).await
         })
     }
 

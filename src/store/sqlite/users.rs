@@ -4,7 +4,8 @@ use crate::identity::{User, UserId};
 use crate::secret::Secret;
 use crate::store::sqlite::Sqlite;
 use crate::store::sqlite::error::{not_written, unavailable};
-use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
+use crate::store::sqlite::feed::sequence;
+use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword, Written};
 use sqlx::{FromRow, SqliteConnection};
 
 macro_rules! select {
@@ -18,7 +19,10 @@ macro_rules! select {
         )
     };
 }
-const FIND: &str = select!(", user.password FROM user WHERE user.username = ?1");
+const FIND: &str = select!(
+    ", user.password, (SELECT coalesce(max(sequence), 0) FROM change) AS as_of
+        FROM user WHERE user.username = ?1"
+);
 const FIND_BY_ID: &str = select!(" FROM user WHERE user.id = ?1");
 /// Users as listed.
 pub(super) const LIST: &str = select!(
@@ -58,6 +62,7 @@ struct PasswordRow {
     #[sqlx(flatten)]
     user: UserRow,
     password: String,
+    as_of: i64,
 }
 
 impl UserRow {
@@ -80,7 +85,8 @@ impl UserRow {
 
 impl PasswordRow {
     fn into_user(self) -> sqlx::Result<UserWithPassword> {
-        Ok(UserWithPassword { user: self.user.into_user()?, password: Secret::new(self.password) })
+        let as_of = Some(sequence(self.as_of));
+        Ok(UserWithPassword { user: self.user.into_user()?, password: Secret::new(self.password), as_of })
     }
 }
 
@@ -139,51 +145,46 @@ impl UserStore for Sqlite {
         }))
     }
 
-    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId> {
+    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, Written<UserId>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let id = insert(&mut write, &user).await?;
             join(&mut write, id, user.groups).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(id)
+            write.commit(id).await
         })
     }
 
-    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool> {
+    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query(SET_ACTIVE).bind(user.0).bind(active);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            write.commit(done.rows_affected() > 0).await
         })
     }
 
-    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool> {
+    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let query = sqlx::query(SET_PASSWORD).bind(user.0).bind(text(&password)?);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            write.commit(done.rows_affected() > 0).await
         })
     }
 
-    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, bool> {
+    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let found = replace_groups(&mut write, user, groups).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(found)
+            write.commit(found).await
         })
     }
 
-    fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool> {
+    fn delete_user(&self, user: UserId) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.write().await?;
             let done = sqlx::query(DELETE).bind(user.0).execute(&mut *write).await.map_err(not_written)?;
-            write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            write.commit(done.rows_affected() > 0).await
         })
     }
 }
@@ -206,8 +207,8 @@ const NOT_MIRRORED: &str = "SELECT count(*) FROM user WHERE password <> ?1";
 /// Users of an adopted database, who may have tokens here.
 impl Sqlite {
     /// Puts a user here under its own id.
-    pub(in crate::store) async fn mirror(&self, user: &User) -> Result<(), StoreError> {
-        let mut write = self.pools.write().await?;
+    pub(in crate::store) async fn mirror(&self, user: &User) -> Result<Written<()>, StoreError> {
+        let mut write = self.write().await?;
         let name = user.username.to_string();
         let query = sqlx::query(VOID_TOKENS).bind(user.id.0).bind(name.clone());
         query.execute(&mut *write).await.map_err(not_written)?;
@@ -215,7 +216,7 @@ impl Sqlite {
         query.execute(&mut *write).await.map_err(not_written)?;
         let query = sqlx::query(MIRROR).bind(user.id.0).bind(name).bind(MIRRORED).bind(user.password_version);
         query.execute(&mut *write).await.map_err(not_written)?;
-        write.commit().await.map_err(not_written)
+        write.commit(()).await
     }
 
     /// Whether anybody here is mirrored.

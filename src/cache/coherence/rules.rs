@@ -1,0 +1,49 @@
+//! The rules of coherence, by name, so that the simulation can leave one out and show what it was for.
+//!
+//! The server runs [`Sound`], where all of them hold; what the others are is decided when the program is compiled.
+
+use std::fmt::Debug;
+
+/// Which rules hold.
+pub trait Rules: Debug + Send + Sync + 'static {
+    /// What a message or a reading names is dropped.
+    const CHANGES_DROP: bool = true;
+    /// A proof counts from when it was asked for, not from when it came.
+    const PROOF_AS_OF_ASKING: bool = true;
+    /// What is in doubt is not proved by what proves the rest.
+    const DOUBT_OUTLASTS_PROOFS: bool = true;
+    /// An entry is believed for the bound after its proof, and no longer.
+    const BELIEF_ENDS: bool = true;
+    /// An entry is stale for `stale_while_unreachable` after its proof, and no longer.
+    const STALE_ENDS: bool = true;
+    /// What is stale is used only while the store cannot be asked.
+    const STALE_WHILE_AWAY: bool = true;
+    /// A fill that a change overtook is refused.
+    const OVERTAKEN_FILLS_REFUSED: bool = true;
+    /// An answer that took longer than the bound is asked for again.
+    const SLOW_ANSWERS_REFUSED: bool = true;
+    /// The stream proves nothing until the store was read after it was opened.
+    const STREAM_NEEDS_READING: bool = true;
+    /// A heartbeat of an earlier connection proves nothing.
+    const BEATS_OF_THIS_CONNECTION: bool = true;
+    /// The stream proves nothing while a number is known to be missing.
+    const MISSING_NUMBERS_STOP: bool = true;
+    /// A publisher's gap, or a message that cannot be trusted, empties trust in the stream.
+    const GAPS_EMPTY_TRUST: bool = true;
+    /// Without a reading of the store the stream is believed for `stale_while_unreachable`, and no longer.
+    const STREAM_BELIEF_ENDS: bool = true;
+    /// A reading that lacks rows voids everything.
+    const LOST_ROWS_VOID: bool = true;
+    /// A shared value that is older than a change of its credential or user is a miss.
+    const OLD_VALUES_REFUSED: bool = true;
+    /// A shared value is as fresh as this replica's proof, not as its reading.
+    const VALUES_AS_OF_PROOF: bool = true;
+    /// Who cannot tell the others waits for the bound before acknowledging.
+    const UNTOLD_WAITS: bool = true;
+}
+
+/// All rules hold.
+#[derive(Debug)]
+pub struct Sound;
+
+impl Rules for Sound {}

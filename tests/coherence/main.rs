@@ -1,0 +1,117 @@
+//! A hundred replicas under a network that delays, loses, reorders and cuts: no revoked token is accepted too late.
+//!
+//! Each schedule is decided by its seed, which a failure prints. For each rule of the state machine there is a machine
+//! without it, and the simulation has to find out. `COHERENCE_SEED` and `COHERENCE_SCHEDULES` choose others.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+mod random;
+mod world;
+
+use doorward::cache::coherence::rules::{Rules, Sound};
+use std::sync::atomic::{AtomicU64, Ordering};
+use world::{Plan, Tally, Violation, World};
+
+const REPLICAS: usize = 100;
+/// Fewer find the same faults sooner.
+const FEW: usize = 12;
+/// What `cargo test` runs.
+const SCHEDULES: u64 = 20;
+const SCHEDULES_LONG: u64 = 10_000;
+/// Microseconds.
+const LENGTH: u64 = 12_000_000;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn run<R: Rules>(seed: u64, replicas: usize) -> Result<Tally, Violation> {
+    World::<R>::new(Plan { seed, replicas, length: LENGTH }).run()
+}
+
+/// Runs schedules on both cores; yields what happened in all of them.
+fn schedules(count: u64) -> Tally {
+    let first = number("COHERENCE_SEED", 1);
+    let count = number("COHERENCE_SCHEDULES", count);
+    let replicas = usize::try_from(number("COHERENCE_REPLICAS", REPLICAS as u64)).unwrap();
+    let next = AtomicU64::new(first);
+    let work = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count {
+                return tally;
+            }
+            match run::<Sound>(seed, replicas) {
+                Ok(more) => tally.add(more),
+                Err(Violation { claim, detail }) => {
+                    panic!(
+                        "not true: {claim}\n{detail}\nagain with COHERENCE_SEED={seed} COHERENCE_SCHEDULES=1"
+                    )
+                }
+            }
+        }
+    };
+    let tallies = std::thread::scope(|scope| {
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let mut all = Tally::default();
+    tallies.into_iter().for_each(|tally| all.add(tally));
+    println!("seeds {first} to {}, {replicas} replicas: {all:?}", first + count - 1);
+    all
+}
+
+#[test]
+fn no_replica_accepts_a_revoked_token_too_late() {
+    let tally = schedules(SCHEDULES);
+    // All ways were taken.
+    assert!(tally.revoked > 20 && tally.refused > 100 && tally.overtaken > 10, "{tally:?}");
+    assert!(tally.carried > 100 && tally.stale > 100 && tally.shared > 100, "{tally:?}");
+}
+
+#[test]
+#[ignore = "long: scripts/test-long"]
+fn no_replica_accepts_a_revoked_token_too_late_in_ten_thousand_schedules() {
+    schedules(SCHEDULES_LONG);
+}
+
+/// Makes a machine that lacks each of these rules, and a test that the simulation finds what is wrong with it.
+macro_rules! without {
+    ($($test:ident: $rule:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            #[derive(Debug)]
+            struct Unsound;
+            impl Rules for Unsound {
+                const $rule: bool = false;
+            }
+            for seed in 1..=2000 {
+                if let Err(violation) = run::<Unsound>(seed, FEW) {
+                    println!("without {}: seed {seed}: {violation:?}", stringify!($rule));
+                    return;
+                }
+            }
+            panic!("nothing is wrong without {}", stringify!($rule));
+        }
+    )*};
+}
+
+without! {
+    changes_have_to_drop: CHANGES_DROP;
+    proofs_count_from_when_they_were_asked_for: PROOF_AS_OF_ASKING;
+    doubts_outlast_proofs: DOUBT_OUTLASTS_PROOFS;
+    belief_has_to_end: BELIEF_ENDS;
+    what_is_stale_has_to_end: STALE_ENDS;
+    stale_is_for_a_store_that_is_away: STALE_WHILE_AWAY;
+    overtaken_fills_have_to_be_refused: OVERTAKEN_FILLS_REFUSED;
+    slow_answers_have_to_be_refused: SLOW_ANSWERS_REFUSED;
+    the_stream_needs_a_reading: STREAM_NEEDS_READING;
+    beats_are_of_one_connection: BEATS_OF_THIS_CONNECTION;
+    missing_numbers_have_to_stop_the_stream: MISSING_NUMBERS_STOP;
+    gaps_have_to_empty_trust: GAPS_EMPTY_TRUST;
+    belief_in_the_stream_has_to_end: STREAM_BELIEF_ENDS;
+    lost_rows_have_to_void: LOST_ROWS_VOID;
+    old_values_have_to_be_refused: OLD_VALUES_REFUSED;
+    values_are_as_fresh_as_the_proof: VALUES_AS_OF_PROOF;
+    who_cannot_tell_has_to_wait: UNTOLD_WAITS;
+}
