@@ -11,6 +11,8 @@ shift 2
 : >"$directory/log"
 "$@" </dev/null >>"$directory/log" 2>&1 &
 server=$!
+# The kernel sends it to a group of processes without a parent, if some of them were stopped.
+trap '' HUP
 echo "$server"
 exec >/dev/null 2>&1
 

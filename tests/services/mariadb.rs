@@ -88,7 +88,7 @@ impl MariaDb {
         // At the socket root needs no password; nobody else gets there.
         let mut command = Command::new(program("mariadb", "mariadb-client-core"));
         command.args(["--no-defaults", "--user=root", "--batch", "--skip-column-names", "--socket"]);
-        command.arg(self.directory.path().join("socket")).arg(database);
+        command.arg(self.directory().join("socket")).arg(database);
         feed(&mut command, text)
     }
 }

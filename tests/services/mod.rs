@@ -17,11 +17,13 @@
 )]
 
 pub(crate) mod authority;
+pub(crate) mod cluster;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod refusing;
+pub(crate) mod sentinel;
 pub(crate) mod server;
 pub(crate) mod template;
 

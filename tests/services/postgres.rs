@@ -67,12 +67,24 @@ impl Postgres {
     }
 
     fn begin(&mut self) {
-        let sync = self.directory.path().join("data/sync.conf");
+        let sync = self.directory().join("data/sync.conf");
         // After a kill every file would be brought to the disk, which takes seconds; only a power cut needs that.
         write(&sync, "fsync = off\n");
         self.launch();
         write(&sync, "fsync = on\n");
         self.process().signal(Signal::HUP);
+    }
+
+    /// See [`Server::kill`].
+    pub(crate) fn kill(&mut self) {
+        self.server.kill();
+        // The seventh line ends with the number of its shared memory, which outlives it: a machine has room for 4,096.
+        let left = std::fs::read_to_string(self.directory().join("data/postmaster.pid")).unwrap_or_default();
+        let memory = left.lines().nth(6).and_then(|line| line.split_whitespace().last());
+        if let Some(memory) = memory {
+            let status = Command::new("ipcrm").args(["-m", memory]).status().unwrap();
+            assert!(status.success());
+        }
     }
 
     /// On the same port, with what was committed.
@@ -101,7 +113,7 @@ impl Postgres {
         // The socket lets everybody be anybody. Debian's own psql looks for clusters first, and takes its time.
         let mut command = Command::new(binary("psql"));
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-h"]);
-        command.arg(self.directory.path()).args(["-p", &self.port().to_string()]);
+        command.arg(self.directory()).args(["-p", &self.port().to_string()]);
         feed(&mut command, text)
     }
 }

@@ -4,6 +4,7 @@ use super::authority::{Identity, certify};
 use super::process::{Recipe, directory, program, unprivileged, write};
 use super::refusing::RefusingPort;
 use super::server::Server;
+use super::until;
 use std::fmt::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -53,14 +54,27 @@ impl Redis {
     }
 
     pub(crate) fn start_with(options: RedisOptions) -> Self {
+        Self::start_at(RefusingPort::new(), options, "", &[])
+    }
+
+    /// With lines of configuration that are known only when it starts, and arguments.
+    pub(super) fn start_at(
+        port: RefusingPort,
+        options: RedisOptions,
+        lines: &str,
+        arguments: &[&str],
+    ) -> Self {
         let directory = directory();
-        let port = RefusingPort::new();
         let identity = options.has_tls.then(|| certify(directory.path()));
         let path = directory.path().join("redis.conf");
-        write(&path, &config(directory.path(), port.address.port(), &options, identity.as_ref()));
+        let text = config(directory.path(), port.address.port(), &options, identity.as_ref());
+        write(&path, &[text.as_str(), lines].concat());
         let mut words = unprivileged(&program("redis-server", "redis-server"));
         words.push(path.into());
-        let ready = "Ready to accept connections";
+        words.extend(arguments.iter().map(Into::into));
+        // What a Sentinel says.
+        let is_sentinel = arguments.contains(&"--sentinel");
+        let ready = if is_sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
         let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL" };
         let mut server = Server::new(recipe, port, directory);
         server.launch();
@@ -129,6 +143,24 @@ impl DerefMut for Redis {
     fn deref_mut(&mut self) -> &mut Server {
         &mut self.server
     }
+}
+
+/// A value in the answer to `INFO`, or to another command with such an answer.
+pub(super) fn info(redis: &Redis, command: &[&str], field: &str) -> Option<String> {
+    let text: String = redis::cmd(command[0]).arg(&command[1..]).query(&mut redis.connection()).ok()?;
+    text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
+}
+
+/// Whether `INFO` says this of the server's replication.
+pub(super) fn replicates(redis: &Redis, field: &str, value: &str) -> bool {
+    info(redis, &["INFO", "replication"], field).as_deref() == Some(value)
+}
+
+/// Waits until the replica has everything that was written until now.
+pub(super) fn catch_up(primary: &Redis, replica: &Redis) {
+    let offset = |redis, field| info(redis, &["INFO", "replication"], field)?.parse::<u64>().ok();
+    let wanted = offset(primary, "master_repl_offset").unwrap();
+    until("a replica in step", || offset(replica, "slave_repl_offset").filter(|offset| *offset >= wanted));
 }
 
 fn config(directory: &Path, port: u16, options: &RedisOptions, identity: Option<&Identity>) -> String {

@@ -3,6 +3,7 @@
 use super::process::{Process, Recipe};
 use super::refusing::RefusingPort;
 use rustix::process::Signal;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// Its port is its own as long as it lives, also while nobody listens there.
@@ -12,7 +13,7 @@ pub(crate) struct Server {
     process: Option<Process>,
     recipe: Recipe,
     port: RefusingPort,
-    pub(super) directory: TempDir,
+    directory: TempDir,
 }
 
 impl Server {
@@ -43,6 +44,11 @@ impl Server {
 
     pub(crate) fn port(&self) -> u16 {
         self.port.address.port()
+    }
+
+    /// Its own.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn process(&self) -> &Process {
