@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // Settings.
     ("config", "header secret"),
     // Resources.
-    ("cache", "clock header identity secret"),
+    ("cache", "clock header identity secret telemetry"),
     ("store", "cache clock config django identity secret"),
     ("password", "secret telemetry"),
     // The only writer.

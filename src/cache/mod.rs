@@ -6,6 +6,7 @@
 pub mod change;
 pub mod coherence;
 pub mod local;
+pub mod redis;
 pub mod touched;
 pub mod users;
 pub mod uses;

@@ -5,4 +5,5 @@
 #[path = "../services/mod.rs"]
 mod services;
 
+mod redis;
 mod servers;

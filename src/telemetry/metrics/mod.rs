@@ -12,7 +12,7 @@ mod times;
 
 pub use crate::telemetry::metrics::connections::{ConnectionMetrics, Handshake};
 pub use crate::telemetry::metrics::requests::{RequestMetrics, RouteMetrics};
-pub use crate::telemetry::metrics::resources::{PasswordMetrics, StoreMetrics};
+pub use crate::telemetry::metrics::resources::{PasswordMetrics, SharedCacheMetrics, StoreMetrics};
 pub use crate::telemetry::metrics::state::{Pool, State, Table, Uptime};
 
 use crate::telemetry::metrics::times::Histogram;
@@ -45,6 +45,8 @@ pub struct Metrics {
     pub connections: ConnectionMetrics,
     /// Calls of the store.
     pub store: StoreMetrics,
+    /// Calls of the shared cache.
+    pub shared_cache: SharedCacheMetrics,
     /// Passwords checked and hashed.
     pub passwords: PasswordMetrics,
     /// How things stand when somebody asks.
@@ -59,6 +61,7 @@ impl Metrics {
             requests: RequestMetrics::new(&mut registry),
             connections: ConnectionMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
+            shared_cache: SharedCacheMetrics::new(&mut registry),
             passwords: PasswordMetrics::new(&mut registry),
             state: State::new(&mut registry),
             registry,

@@ -1,4 +1,4 @@
-//! What is slow: the store, and passwords.
+//! What is slow: the store, the shared cache, and passwords.
 
 use crate::telemetry::metrics::times::Histogram;
 use crate::telemetry::metrics::{Times, Word};
@@ -61,6 +61,61 @@ impl StoreMetrics {
 impl Default for StoreMetrics {
     fn default() -> Self {
         Self { duration: Family::default(), errors: Family::default() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: Word,
+}
+
+/// Measures calls of the shared cache, and counts what its look-ups find.
+#[derive(Debug, Clone, Default)]
+pub struct SharedCacheMetrics {
+    calls: StoreMetrics,
+    found: Family<ResultLabel, Counter>,
+}
+
+impl SharedCacheMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        registry.register("doorward_shared_cache", "Look-ups in the shared cache", new.found.clone());
+        registry.register(
+            "doorward_shared_cache_duration_seconds",
+            "Calls of the shared cache",
+            new.calls.duration.clone(),
+        );
+        registry.register(
+            "doorward_shared_cache_errors",
+            "Calls of the shared cache that it did not answer",
+            new.calls.errors.clone(),
+        );
+        new
+    }
+
+    /// Measures one call.
+    ///
+    /// # Errors
+    /// Those of the call.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped is not counted.
+    pub async fn measure<T, E>(
+        &self,
+        operation: Word,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.calls.measure(operation, call).await
+    }
+
+    /// A look-up found this.
+    pub fn found(&self, result: Word) {
+        self.found.get_or_create_owned(&ResultLabel { result }).inc();
+    }
+
+    /// How often a look-up found this.
+    pub fn count(&self, result: Word) -> u64 {
+        self.found.get_or_create_owned(&ResultLabel { result }).get()
     }
 }
 
