@@ -260,7 +260,7 @@ impl SharedCache {
     /// Listens to all messages, this process's own among them, until the receiver is dropped. Must be called on a
     /// runtime.
     pub fn stream(&self) -> mpsc::Receiver<Event> {
-        stream::listen(Arc::clone(&self.settings), Arc::clone(&self.keys))
+        stream::listen(Arc::clone(&self.settings), Arc::clone(&self.keys), Arc::clone(&self.clock))
     }
 
     /// What this process is called in its messages.

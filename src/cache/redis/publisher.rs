@@ -3,7 +3,7 @@
 //! A task of its own sends them, so that their numbers are in the order in which Redis gets them. What waits meanwhile
 //! goes together: a burst of revocations takes a few messages.
 
-use crate::cache::change::{Changes, Sequence};
+use crate::cache::change::{Change, Changes, Sequence};
 use crate::cache::redis::link::{Away, Link};
 use crate::cache::redis::message::{Body, CHANGES_MAX, Message, Publisher};
 use crate::cache::redis::seal::Keys;
@@ -126,30 +126,33 @@ fn merge(body: &mut Body, more: &Body) -> bool {
         return false;
     }
     changes.changes.extend_from_slice(&more.changes);
+    changes.last = more.last;
     true
 }
 
 /// Whether both can be written as one run of numbers, or have none.
 fn follows(changes: &Changes, more: &Changes) -> bool {
-    match (changes.first, more.first) {
+    let is_named = |changes: &Changes| !changes.changes.contains(&Change::Everything);
+    let is_next = match (changes.last, more.first) {
         (None, None) => true,
-        (Some(Sequence(first)), Some(Sequence(next))) => {
-            u64::try_from(changes.changes.len()).ok().and_then(|count| first.checked_add(count)) == Some(next)
-        }
+        (Some(Sequence(last)), Some(Sequence(next))) => last.checked_add(1) == Some(next),
         _ => false,
-    }
+    };
+    is_next && is_named(changes) && is_named(more)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::change::Change;
     use crate::clock::Monotonic;
     use crate::identity::UserId;
 
     fn changes(first: Option<u64>, users: std::ops::Range<i64>) -> Body {
         let changes = users.map(|user| Change::User(UserId(user))).collect();
-        Body::Changes(Changes { changes, first: first.map(Sequence) })
+        Body::Changes(match first {
+            Some(first) => Changes::numbered(Sequence(first - 1), changes),
+            None => Changes::unnumbered(changes),
+        })
     }
 
     #[test]
