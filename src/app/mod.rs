@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod bench;
+mod coherence;
 pub mod demo;
 mod deployment;
 mod descriptors;
@@ -39,6 +40,7 @@ use crate::app::sockets::{Listener, Sockets};
 use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
+use crate::cache::redis::SharedCache;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits, StoreUrl};
 use crate::credentials::{Credentials, PasswordEncoding, TokenPolicy};
@@ -161,6 +163,8 @@ pub struct Backing {
     pub store: Arc<dyn Store>,
     /// Copies of look-ups.
     pub cache: Arc<LocalCache>,
+    /// What replicas share besides the store. `None`: nothing.
+    pub shared: Option<SharedCache>,
     /// The only writer.
     pub credentials: Arc<Credentials>,
 }
@@ -275,7 +279,7 @@ impl Running {
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(
-            watch::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
+            coherence::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
             slow.handle(),
         );
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());

@@ -36,6 +36,8 @@ pub struct Trust<R = Sound> {
     doubts: Mutex<VecDeque<Doubt>>,
     /// The store is not asked before this moment.
     pause_ends: AtomicU64,
+    /// Up to this moment the store is slow.
+    slow_ends: AtomicU64,
     rules: PhantomData<R>,
 }
 
@@ -56,6 +58,7 @@ impl<R: Rules> Trust<R> {
             doubted: AtomicU64::new(0),
             doubts: Mutex::default(),
             pause_ends: AtomicU64::new(0),
+            slow_ends: AtomicU64::new(0),
             rules: PhantomData,
         }
     }
@@ -151,9 +154,20 @@ impl<R: Rules> Trust<R> {
         self.pause_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
     }
 
+    /// Whether the store is being left alone by those who can do without it for a while: it is slow, or cannot be read.
+    pub fn is_store_spared(&self, now: Monotonic) -> bool {
+        self.is_store_away(now) || now.0 < self.slow_ends.load(Ordering::Relaxed)
+    }
+
+    /// The store takes long to answer.
+    pub fn store_is_slow(&self, now: Monotonic) {
+        self.slow_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
+    }
+
     /// The store answered.
     pub fn store_answered(&self) {
         self.pause_ends.store(0, Ordering::Relaxed);
+        self.slow_ends.store(0, Ordering::Relaxed);
     }
 }
 

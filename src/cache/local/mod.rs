@@ -341,7 +341,7 @@ impl LocalCache {
             Recall::Miss
         } else if self.trust.is_believed(known.confirmed, now.monotonic, stale) {
             Recall::Known(known)
-        } else if self.trust.is_store_away(now.monotonic)
+        } else if self.trust.is_store_spared(now.monotonic)
             && self.trust.is_stale_within(known.confirmed, now.monotonic, stale)
         {
             Recall::Stale(known)
