@@ -4,8 +4,9 @@
 //! goes together: a burst of revocations takes a few messages.
 
 use crate::cache::change::{Changes, Sequence};
+use crate::cache::coherence::Publisher;
 use crate::cache::redis::link::{Away, Link};
-use crate::cache::redis::message::{Body, CHANGES_MAX, Message, Publisher};
+use crate::cache::redis::message::{Body, CHANGES_MAX, Message};
 use crate::cache::redis::seal::Keys;
 use ::redis::{Value, cmd};
 use std::sync::Arc;
@@ -126,18 +127,27 @@ fn merge(body: &mut Body, more: &Body) -> bool {
         return false;
     }
     changes.changes.extend_from_slice(&more.changes);
+    changes.last = more.last;
     true
 }
 
 /// Whether both can be written as one run of numbers, or have none.
 fn follows(changes: &Changes, more: &Changes) -> bool {
-    match (changes.first, more.first) {
-        (None, None) => true,
-        (Some(Sequence(first)), Some(Sequence(next))) => {
-            u64::try_from(changes.changes.len()).ok().and_then(|count| first.checked_add(count)) == Some(next)
+    match (changes.last, more.first) {
+        (None, None) => changes.first.is_none() && more.last.is_none(),
+        (Some(Sequence(last)), Some(Sequence(next))) => {
+            last.checked_add(1) == Some(next) && is_run(changes) && is_run(more)
         }
         _ => false,
     }
+}
+
+/// One number for each. Of everything, one stands for many.
+fn is_run(changes: &Changes) -> bool {
+    let before = changes.first.and_then(|Sequence(first)| first.checked_sub(1));
+    let count = u64::try_from(changes.changes.len()).ok();
+    let last = before.zip(count).and_then(|(before, count)| before.checked_add(count));
+    last.is_some() && changes.last.map(|Sequence(last)| last) == last
 }
 
 #[cfg(test)]
@@ -149,7 +159,10 @@ mod tests {
 
     fn changes(first: Option<u64>, users: std::ops::Range<i64>) -> Body {
         let changes = users.map(|user| Change::User(UserId(user))).collect();
-        Body::Changes(Changes { changes, first: first.map(Sequence) })
+        Body::Changes(match first {
+            Some(first) => Changes::numbered(Sequence(first - 1), changes),
+            None => Changes::unnumbered(changes),
+        })
     }
 
     #[test]
@@ -158,6 +171,9 @@ mod tests {
         assert!(!merge(&mut body, &changes(Some(8), 2..3)), "overlaps");
         assert!(!merge(&mut body, &changes(Some(10), 2..3)), "leaves one out");
         assert!(!merge(&mut body, &changes(None, 2..3)), "has none");
+        let everything = Body::Changes(Changes::everything(Sequence(8), Sequence(20)));
+        assert!(!merge(&mut body, &everything), "stands for many");
+        assert!(!merge(&mut everything.clone(), &changes(Some(21), 0..1)), "stood for many");
         assert!(!merge(&mut body, &Body::Heartbeat { sent: Monotonic(1) }), "is something else");
         assert_eq!(body, changes(Some(7), 0..2));
         assert!(merge(&mut body, &changes(Some(9), 2..4)));

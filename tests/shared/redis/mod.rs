@@ -142,7 +142,11 @@ pub(crate) fn change(name: &str) -> Change {
 }
 
 pub(crate) fn changed(name: &str, number: Option<u64>) -> Changes {
-    Changes { changes: vec![change(name)], first: number.map(Sequence) }
+    let changes = vec![change(name)];
+    match number {
+        Some(number) => Changes::numbered(Sequence(number - 1), changes),
+        None => Changes::unnumbered(changes),
+    }
 }
 
 pub(crate) fn value(version: Option<u64>) -> SharedValue {

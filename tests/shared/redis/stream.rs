@@ -6,7 +6,8 @@ use super::{
 };
 use crate::services::redis::Redis;
 use doorward::cache::change::{Changes, Sequence};
-use doorward::cache::redis::{Body, Event, Keys, Loss, MESSAGE_BYTES_MAX, Message, Publisher};
+use doorward::cache::coherence::Publisher;
+use doorward::cache::redis::{Body, Event, Keys, Loss, MESSAGE_BYTES_MAX, Message};
 use doorward::secret::Secret;
 use redis::Commands as _;
 use std::collections::BTreeSet;
@@ -89,7 +90,7 @@ async fn a_burst_of_changes_is_told_without_a_gap() {
     let all: Vec<_> = (0..500)
         .map(|number| {
             let cache = replica.cache.clone();
-            let void = changed(&format!("token {number}"), (number % 2 == 0).then_some(number));
+            let void = changed(&format!("token {number}"), (number % 2 == 1).then_some(number));
             tokio::spawn(async move { cache.invalidate(&void).await })
         })
         .collect();
@@ -126,9 +127,8 @@ async fn more_changes_than_a_message_names_are_everything() {
     let mut events = replica.cache.stream();
     connected(&mut events).await;
     let changes: Vec<_> = (0..1_001).map(|number| change(&number.to_string())).collect();
-    replica.cache.invalidate(&Changes { changes, first: Some(Sequence(1)) }).await.unwrap();
-    let everything = vec![doorward::cache::change::Change::Everything];
-    let told = Changes { changes: everything, first: Some(Sequence(1_001)) };
+    replica.cache.invalidate(&Changes::numbered(Sequence(0), changes)).await.unwrap();
+    let told = Changes::everything(Sequence(0), Sequence(1_001));
     assert_eq!(message(&mut events).await.body, Body::Changes(told));
 }
 
