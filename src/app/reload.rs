@@ -342,6 +342,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[listen] workers", old.listen.workers != new.listen.workers),
         ("[store] url", old.store.url != new.store.url),
         ("[store]", old.store.layout != new.store.layout),
+        ("[redis]", old.redis != new.redis),
         ("[deployment] key", old.deployment != new.deployment),
         ("[cache]", old.cache != new.cache),
         ("[log] format", old.log.format != new.log.format),
@@ -366,6 +367,7 @@ fn merged(started: &Config, new: &Config) -> Config {
     merged.listen = Listen { https_port: new.listen.https_port, ..started.listen.clone() };
     merged.store = started.store.clone();
     merged.deployment = started.deployment.clone();
+    merged.redis.clone_from(&started.redis);
     merged.cache = started.cache.clone();
     merged.log.format = started.log.format;
     if is_another_collector(started.traces.as_ref(), new.traces.as_ref()) {

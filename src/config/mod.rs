@@ -22,6 +22,7 @@ mod origin;
 mod problem;
 mod raw;
 mod read;
+mod redis;
 mod render;
 mod route;
 mod sample;
@@ -64,6 +65,7 @@ pub use crate::config::limits::Limits;
 pub use crate::config::listen::{AdminPath, Listen};
 pub use crate::config::log::{Log, LogFormat, LogLevel};
 pub use crate::config::problem::{PROBLEMS_MAX, Problem, Severity};
+pub use crate::config::redis::{Redis, RedisAddress, RedisLogin, RedisServers};
 pub use crate::config::render::SourceText;
 pub use crate::config::route::{Action, Permission, Route};
 pub use crate::config::scheme::{SchemeConfig, TokenFamily};
@@ -98,6 +100,8 @@ pub struct Config {
     pub deployment: Deployment,
     /// Where users and tokens are kept.
     pub store: Store,
+    /// What replicas share besides; `None`: there is no Redis.
+    pub redis: Option<Redis>,
     /// What is remembered.
     pub cache: Cache,
     /// The schemes.
@@ -267,13 +271,16 @@ impl Config {
             guard::warn_of(&guards_off, problems);
         }
         let tls = Tls::from_raw(raw.tls, &source.directory, problems);
+        let is_key_given = raw.deployment.key.is_some() || problems.is_lost(&["deployment", "key"]);
         let deployment = Deployment::from_raw(raw.deployment, source, problems);
+        let redis = Redis::from_raw(raw.redis, &deployment, is_key_given, source, problems);
         let log = Log::from_raw(raw.log, &source.directory, &taken(&tls, &deployment, &store), problems);
         Self {
             listen: Listen::from_raw(raw.listen, &source.directory, problems),
             tls,
             deployment,
             store,
+            redis,
             cache,
             authentication,
             tokens: Tokens::from_raw(raw.tokens, problems),

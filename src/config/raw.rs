@@ -24,6 +24,7 @@ use crate::config::listen::AdminSocket;
 use crate::config::log::{LogFormat, LogLevel};
 use crate::config::origin::{Origin, TrustedOrigin};
 use crate::config::problem::{Fault, quote};
+use crate::config::redis::RedisPrefix;
 use crate::config::route::{RoutePath, SimplePermission};
 use crate::config::scheme::{Realm, SchemeKind, TokenFamily};
 use crate::config::session::{CookieDomain, CookieName, SameSite};
@@ -45,6 +46,7 @@ pub(super) struct Raw {
     pub(super) tls: Tls,
     pub(super) deployment: Deployment,
     pub(super) store: Store,
+    pub(super) redis: Option<Spanned<Redis>>,
     pub(super) cache: Cache,
     pub(super) authentication: Authentication,
     pub(super) tokens: Tokens,
@@ -139,6 +141,19 @@ pub(super) struct UserTable {
 #[serde(deny_unknown_fields, default, expecting = "a table such as [store.own]")]
 pub(super) struct Own {
     pub(super) url: Option<Spanned<Indirect>>,
+}
+
+/// `[redis]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [redis]")]
+pub(super) struct Redis {
+    pub(super) url: Option<Spanned<Indirect>>,
+    pub(super) ca: Option<Entry<PathBuf>>,
+    pub(super) sentinel_user: Option<Entry<String>>,
+    pub(super) sentinel_password: Option<Spanned<Secret>>,
+    pub(super) prefix: Option<Entry<RedisPrefix>>,
+    pub(super) value_ttl: Option<Entry<Duration>>,
+    pub(super) timeout: Option<Entry<Duration>>,
 }
 
 /// `[cache]`

@@ -147,7 +147,7 @@ fn check_no_django(tables: impl Iterator<Item = (Range<usize>, &'static str)>, p
 }
 
 /// The URL, wherever it is written, and the place to blame for it.
-fn url_text(
+pub(super) fn url_text(
     url: Spanned<Indirect>,
     source: &Source,
     problems: &mut Problems,

@@ -1,6 +1,7 @@
 //! The whole way from text to problems; each test claims what one kind of fault looks like.
 
 use super::*;
+use crate::secret::Secret;
 use proptest::prelude::*;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ fn environment(name: &str) -> Option<OsString> {
         "SHORT" => Some("hunter2".into()),
         "EMPTY" => Some("".into()),
         "URL" => Some("sqlite:other.db".into()),
+        "REDIS_URL" => Some("rediss+sentinel://u:hunter2@a,b:1/main".into()),
         _ => None,
     }
 }
@@ -430,7 +432,7 @@ fn unknown_key_without_a_neighbour_lists_what_is_known() {
         1,
         &["known here are `admin`, `admin_socket`, `http`, `https`, `https_port`, `workers`"],
     );
-    assert_error(&with("[redis]\nurl = 'x'"), 1, 2, &["unknown section `redis`"]);
+    assert_error(&with("[xyzzy]\nurl = 'x'"), 1, 2, &["unknown section `xyzzy`"]);
 }
 
 #[test]
@@ -613,6 +615,68 @@ fn inline_secret_is_warned_of_and_not_shown() {
     assert!(matches!(loaded.config.deployment.key, DeploymentKey::Given(_)));
     let shown = format!("{}{loaded:?}", loaded.render_warnings(true));
     assert!(!shown.contains("0123456789"), "{shown}");
+}
+
+#[test]
+fn redis_is_what_the_file_says() {
+    let key = "[deployment]\nkey = { env = \"KEY\" }\n";
+    assert_eq!(good(GOOD).config.redis, None);
+    let redis = good(&with(&format!("{key}[redis]\nurl = \"redis://a/3\""))).config.redis.unwrap();
+    assert_eq!(redis.servers, RedisServers::Single(("a".into(), 6379)));
+    assert_eq!((redis.database, redis.prefix.as_str(), redis.tls), (3, "doorward:", false));
+    assert_eq!((redis.value_ttl, redis.timeout), (Duration::from_mins(1), Duration::from_millis(100)));
+    let lines = "url = { env = \"REDIS_URL\" }\nsentinel_user = \"s\"\nsentinel_password = { env = \"KEY\" }\n\
+         prefix = \"site:\"\nvalue_ttl = \"5s\"\ntimeout = \"1s\"";
+    let redis = good(&with(&format!("{key}[redis]\n{lines}"))).config.redis.unwrap();
+    let RedisServers::Sentinel { sentinels, service, login } = redis.servers else { panic!("{redis:?}") };
+    assert_eq!((sentinels, service.as_str()), (vec![("a".into(), 26_379), ("b".into(), 1)], "main"));
+    assert_eq!(login.user.as_deref(), Some("s"));
+    assert!(login.password.is_some());
+    assert_eq!(redis.login, RedisLogin { user: Some("u".into()), password: Some(Secret::new("hunter2")) });
+    assert_eq!((redis.tls, redis.prefix.as_str(), redis.value_ttl), (true, "site:", Duration::from_secs(5)));
+}
+
+#[test]
+fn redis_needs_a_key_that_is_given() {
+    let redis = "[redis]\nurl = \"redis://a\"";
+    assert_error(&with(redis), 1, 1, &["needs `key` in [deployment]", "openssl rand"]);
+    let missing = format!("{redis}\n[deployment]\nkey = {{ file = \"there-is-none\" }}");
+    assert_error(&with(&missing), 1, 1, &["there is no", "there-is-none", "openssl rand"]);
+}
+
+#[test]
+fn faults_of_redis_have_a_place_and_show_no_password() {
+    let key = "[deployment]\nkey = { env = \"KEY\" }\n[redis]\n";
+    let at = |lines: &str, line, column, parts: &[&str]| {
+        let text = with(&format!("{key}{lines}"));
+        assert_error(&text, line, column, parts);
+        let shown = parse(&text).unwrap_err();
+        assert!(!format!("{shown}{shown:?}").contains("hunter2"), "{shown}");
+    };
+    at("prefix = \"a:\"", 3, 1, &["[redis] has no `url`", "redis+cluster://"]);
+    at("url = \"http://a\"", 4, 7, &["`http` is not the scheme", "redis+sentinel://"]);
+    at("url = \"redis://u:hunter2/hunter2@a\"", 4, 7, &["cannot be taken apart"]);
+    at("url = \"redis://u:hunter2@a?hunter2\"", 4, 7, &["no parameters"]);
+    at("url = { env = \"NOT_SET\" }", 4, 15, &["`NOT_SET` is not set"]);
+    at("url = \"redis://a\"\nprefix = \"{a}\"", 5, 10, &["a prefix such as"]);
+    at("url = \"redis://a\"\nvalue_ttl = \"2h\"", 5, 13, &["from 1s to 1h"]);
+    at("url = \"redis://a\"\ntimeout = \"1ms\"", 5, 11, &["from 10ms to 5s"]);
+    at("url = \"redis://a\"\ntime = \"1ms\"", 5, 1, &["unknown key `time`"]);
+}
+
+#[test]
+fn redis_is_warned_of() {
+    let key = "[deployment]\nkey = { env = \"KEY\" }\n[redis]\n";
+    let at = |lines: &str, line, column, parts: &[&str]| {
+        let text = with(&format!("{key}{lines}"));
+        assert_warning(&text, line, column, parts);
+        let loaded = good(&text);
+        let shown = format!("{}{loaded:?}", loaded.render_warnings(true));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    };
+    at("url = \"redis://u:hunter2@a\"", 4, 7, &["a secret is written"]);
+    at("url = \"redis+sentinel://a/b\"\nsentinel_password = \"hunter2\"", 5, 21, &["a secret is written"]);
+    at("url = \"redis://a\"\nsentinel_user = \"x\"", 5, 17, &["names no sentinels"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! without a gap, heartbeats included, so whoever listens knows when one is missing.
 
 use crate::cache::change::{Change, Changes, Sequence};
-pub use crate::cache::coherence::Publisher;
+use crate::cache::coherence::Publisher;
 use crate::cache::redis::fields::{Reader, Writer};
 use crate::cache::redis::seal::Sealer;
 use crate::clock::Monotonic;
@@ -120,14 +120,15 @@ impl Message {
     }
 }
 
-/// Too many to be named, up to the number of the last.
+/// Too many to be named: all of these numbers.
 fn everything(changes: &Changes) -> Changes {
     Changes { changes: vec![Change::Everything], ..*changes }
 }
 
 fn encode_changes(to: &mut Writer, changes: &Changes) {
-    to.maybe_unsigned(changes.first.map(|Sequence(first)| first));
-    to.maybe_unsigned(changes.last.map(|Sequence(last)| last));
+    for number in [changes.first, changes.last] {
+        to.maybe_unsigned(number.map(|Sequence(number)| number));
+    }
     to.length(changes.changes.len());
     for change in &changes.changes {
         match change {
@@ -146,8 +147,7 @@ fn encode_changes(to: &mut Writer, changes: &Changes) {
 }
 
 fn decode_changes(from: &mut Reader<'_>) -> Option<Changes> {
-    let first = from.maybe_unsigned()?.map(Sequence);
-    let last = from.maybe_unsigned()?.map(Sequence);
+    let (first, last) = (from.maybe_unsigned()?.map(Sequence), from.maybe_unsigned()?.map(Sequence));
     let count = from.length(1).filter(|count| *count <= CHANGES_MAX)?;
     let mut changes = Vec::with_capacity(count);
     for _ in 0..count {
@@ -183,13 +183,14 @@ mod tests {
     }
 
     fn any_body() -> impl Strategy<Value = Body> {
-        let changes = (prop::collection::vec(any_change(), 0..20), any::<[Option<u64>; 2]>());
+        let numbers = any::<(Option<u64>, Option<u64>)>();
+        let changes =
+            (prop::collection::vec(any_change(), 0..20), numbers).prop_map(|(changes, (first, last))| {
+                Body::Changes(Changes { changes, first: first.map(Sequence), last: last.map(Sequence) })
+            });
         prop_oneof![
             any::<u64>().prop_map(|sent| Body::Heartbeat { sent: Monotonic(sent) }),
-            changes.prop_map(|(changes, numbers)| {
-                let [first, last] = numbers.map(|number| number.map(Sequence));
-                Body::Changes(Changes { changes, first, last })
-            }),
+            changes,
             any::<(u64, u64)>()
                 .prop_map(|(publisher, number)| Body::Applied { publisher: Publisher(publisher), number }),
         ]
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn too_many_changes_are_everything_up_to_the_last() {
         let changes =
-            |count: usize| Changes::numbered(Sequence(10), vec![Change::Credential(Digest([7; 32])); count]);
+            |count| Changes::numbered(Sequence(10), vec![Change::Credential(Digest([7; 32])); count]);
         let sent = |count| {
             let body = Body::Changes(changes(count));
             let message = Message { publisher: Publisher(1), number: 1, body };
@@ -248,6 +249,8 @@ mod tests {
         assert_eq!(sent(CHANGES_MAX), Body::Changes(changes(CHANGES_MAX)));
         let last = Sequence(11 + CHANGES_MAX as u64);
         assert_eq!(sent(CHANGES_MAX + 1), Body::Changes(Changes::everything(Sequence(10), last)));
+        let unnumbered = everything(&changes(CHANGES_MAX + 1).without_numbers());
+        assert_eq!(unnumbered, Changes::unnumbered(vec![Change::Everything]));
     }
 
     #[test]

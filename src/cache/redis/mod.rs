@@ -29,13 +29,14 @@ mod value;
 pub use crate::cache::redis::breaker::FAILURES_MAX;
 pub use crate::cache::redis::dial::DialError;
 pub use crate::cache::redis::link::{Away, LinkState};
-pub use crate::cache::redis::message::{Body, CHANGES_MAX, MESSAGE_BYTES_MAX, Message, Publisher};
+pub use crate::cache::redis::message::{Body, CHANGES_MAX, MESSAGE_BYTES_MAX, Message};
 pub use crate::cache::redis::seal::{Keys, NoCipher};
 pub use crate::cache::redis::settings::{Login, Node, Settings, Topology, Trust};
 pub use crate::cache::redis::stream::{Event, Loss};
 pub use crate::cache::redis::value::{SharedValue, VALUE_BYTES_MAX};
 
 use crate::cache::change::{Change, Changes, Sequence};
+use crate::cache::coherence::Publisher;
 use crate::cache::local::CredentialKey;
 use crate::cache::redis::link::Link;
 use crate::cache::redis::publisher::Orders;

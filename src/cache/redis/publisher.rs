@@ -3,9 +3,10 @@
 //! A task of its own sends them, so that their numbers are in the order in which Redis gets them. What waits meanwhile
 //! goes together: a burst of revocations takes a few messages.
 
-use crate::cache::change::{Change, Changes, Sequence};
+use crate::cache::change::{Changes, Sequence};
+use crate::cache::coherence::Publisher;
 use crate::cache::redis::link::{Away, Link};
-use crate::cache::redis::message::{Body, CHANGES_MAX, Message, Publisher};
+use crate::cache::redis::message::{Body, CHANGES_MAX, Message};
 use crate::cache::redis::seal::Keys;
 use ::redis::{Value, cmd};
 use std::sync::Arc;
@@ -132,13 +133,22 @@ fn merge(body: &mut Body, more: &Body) -> bool {
 
 /// Whether both can be written as one run of numbers, or have none.
 fn follows(changes: &Changes, more: &Changes) -> bool {
-    let is_named = |changes: &Changes| !changes.changes.contains(&Change::Everything);
-    let is_next = match (changes.last, more.first) {
-        (None, None) => true,
-        (Some(Sequence(last)), Some(Sequence(next))) => last.checked_add(1) == Some(next),
+    match (changes.last, more.first) {
+        (None, None) => changes.first.is_none() && more.last.is_none(),
+        (Some(Sequence(last)), Some(Sequence(next))) => {
+            last.checked_add(1) == Some(next) && is_run(changes) && is_run(more)
+        }
         _ => false,
     };
     is_next && is_named(changes) && is_named(more)
+}
+
+/// One number for each. Of everything, one stands for many.
+fn is_run(changes: &Changes) -> bool {
+    let before = changes.first.and_then(|Sequence(first)| first.checked_sub(1));
+    let count = u64::try_from(changes.changes.len()).ok();
+    let last = before.zip(count).and_then(|(before, count)| before.checked_add(count));
+    last.is_some() && changes.last.map(|Sequence(last)| last) == last
 }
 
 #[cfg(test)]
@@ -161,6 +171,9 @@ mod tests {
         assert!(!merge(&mut body, &changes(Some(8), 2..3)), "overlaps");
         assert!(!merge(&mut body, &changes(Some(10), 2..3)), "leaves one out");
         assert!(!merge(&mut body, &changes(None, 2..3)), "has none");
+        let everything = Body::Changes(Changes::everything(Sequence(8), Sequence(20)));
+        assert!(!merge(&mut body, &everything), "stands for many");
+        assert!(!merge(&mut everything.clone(), &changes(Some(21), 0..1)), "stood for many");
         assert!(!merge(&mut body, &Body::Heartbeat { sent: Monotonic(1) }), "is something else");
         assert_eq!(body, changes(Some(7), 0..2));
         assert!(merge(&mut body, &changes(Some(9), 2..4)));
