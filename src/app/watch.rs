@@ -98,7 +98,10 @@ async fn follow(
                 health.works(Part::Store, false);
             }
         }
-        pause(INTERVAL, stop).await;
+        tokio::select! {
+            () = feed.wait(INTERVAL) => {}
+            () = stop.cancelled() => {}
+        }
     }
 }
 
