@@ -9,15 +9,17 @@ pub(crate) mod frames;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod program;
-pub(crate) mod refusing;
 pub(crate) mod scrape;
 pub(crate) mod script;
 pub(crate) mod secrets;
+#[path = "../../services/mod.rs"]
+pub(crate) mod services;
 pub(crate) mod traces;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 pub(crate) mod world;
 
+pub(crate) use services::refusing;
 use std::time::Duration;
 
 /// No wait of a test is longer.
