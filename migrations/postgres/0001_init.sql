@@ -68,8 +68,10 @@ CREATE TABLE "change" (
     at           BIGINT NOT NULL
 );
 
+-- All of these find the tables where they are now, whatever the search path of whoever changes something.
+
 -- Numbers what changed, once for a statement, and rings the bell of those who listen.
-CREATE FUNCTION record_changes(digests BYTEA[], users BIGINT[]) RETURNS VOID LANGUAGE plpgsql AS $$
+CREATE FUNCTION record_changes(digests BYTEA[], users BIGINT[]) RETURNS VOID LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     count  BIGINT := coalesce(array_length(digests, 1), 0) + coalesce(array_length(users, 1), 0);
     before BIGINT;
@@ -90,14 +92,14 @@ END $$;
 
 -- Of an update both sides are told that differ in what is ever cached: transition tables go with no list of columns.
 
-CREATE FUNCTION token_inserted() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION token_inserted() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes((SELECT array_agg(digest) FROM made), NULL);
     RETURN NULL;
 END $$;
 CREATE TRIGGER token_inserted AFTER INSERT ON token
     REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION token_inserted();
 
-CREATE FUNCTION credential_deleted() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION credential_deleted() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes((SELECT array_agg(digest) FROM gone), NULL);
     RETURN NULL;
 END $$;
@@ -106,7 +108,7 @@ CREATE TRIGGER token_deleted AFTER DELETE ON token
 CREATE TRIGGER session_deleted AFTER DELETE ON session
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION credential_deleted();
 
-CREATE FUNCTION token_updated() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION token_updated() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes((SELECT array_agg(DISTINCT digest) FROM (
         (SELECT public_id, digest, user_id, created_at, expires_at FROM gone
             EXCEPT SELECT public_id, digest, user_id, created_at, expires_at FROM made)
@@ -119,7 +121,7 @@ END $$;
 CREATE TRIGGER token_updated AFTER UPDATE ON token
     REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION token_updated();
 
-CREATE FUNCTION session_updated() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION session_updated() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes((SELECT array_agg(DISTINCT digest) FROM (
         (SELECT * FROM gone EXCEPT SELECT * FROM made) UNION ALL (SELECT * FROM made EXCEPT SELECT * FROM gone)
     ) AS changed), NULL);
@@ -128,7 +130,7 @@ END $$;
 CREATE TRIGGER session_updated AFTER UPDATE ON session
     REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION session_updated();
 
-CREATE FUNCTION user_updated() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION user_updated() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(DISTINCT id) FROM (
         (SELECT * FROM gone EXCEPT SELECT * FROM made) UNION ALL (SELECT * FROM made EXCEPT SELECT * FROM gone)
     ) AS changed));
@@ -137,28 +139,28 @@ END $$;
 CREATE TRIGGER user_updated AFTER UPDATE ON "user"
     REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION user_updated();
 
-CREATE FUNCTION user_deleted() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION user_deleted() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(id) FROM gone));
     RETURN NULL;
 END $$;
 CREATE TRIGGER user_deleted AFTER DELETE ON "user"
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION user_deleted();
 
-CREATE FUNCTION membership_inserted() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION membership_inserted() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(DISTINCT user_id) FROM made));
     RETURN NULL;
 END $$;
 CREATE TRIGGER membership_inserted AFTER INSERT ON membership
     REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION membership_inserted();
 
-CREATE FUNCTION membership_deleted() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION membership_deleted() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(DISTINCT user_id) FROM gone));
     RETURN NULL;
 END $$;
 CREATE TRIGGER membership_deleted AFTER DELETE ON membership
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION membership_deleted();
 
-CREATE FUNCTION membership_updated() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION membership_updated() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(DISTINCT user_id) FROM (
         (SELECT * FROM gone EXCEPT SELECT * FROM made) UNION ALL (SELECT * FROM made EXCEPT SELECT * FROM gone)
     ) AS changed));
@@ -168,7 +170,7 @@ CREATE TRIGGER membership_updated AFTER UPDATE ON membership
     REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION membership_updated();
 
 -- A group that is deleted takes its memberships along, and these tell.
-CREATE FUNCTION group_renamed() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION group_renamed() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(NULL, (SELECT array_agg(DISTINCT membership.user_id) FROM membership
         JOIN (SELECT id FROM (SELECT id, name FROM made EXCEPT SELECT id, name FROM gone) AS renamed) AS renamed
             ON renamed.id = membership.group_id));
@@ -178,7 +180,7 @@ CREATE TRIGGER group_renamed AFTER UPDATE ON user_group
     REFERENCING OLD TABLE AS gone NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION group_renamed();
 
 -- What goes at a stroke is not told one by one: a row that says nothing means everything.
-CREATE FUNCTION table_emptied() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
+CREATE FUNCTION table_emptied() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
     PERFORM record_changes(ARRAY[NULL::BYTEA], NULL);
     RETURN NULL;
 END $$;

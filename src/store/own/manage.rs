@@ -59,6 +59,8 @@ impl ManageUsers for Own {
     fn user_ids(&self, usernames: Vec<String>) -> StoreFuture<'_, Vec<(String, UserId)>> {
         Box::pin(async move {
             let mut found = Vec::new();
+            let mut usernames = usernames;
+            usernames.retain(|name| self.database.can_hold(name));
             for names in usernames.chunks(NAMES) {
                 found.extend(self.ids(names).await?);
             }

@@ -143,6 +143,9 @@ impl UserStore for Own {
     fn find_user(&self, username: &str) -> StoreFuture<'_, Option<UserWithPassword>> {
         let username = username.to_owned();
         Box::pin(async move {
+            if !self.database.can_hold(&username) {
+                return Ok(None);
+            }
             let row = self.database.find(FIND, values![&*username]).await?;
             let found = row.as_ref().map(with_password).transpose().map_err(unavailable)?;
             Ok(found.filter(|found| *found.user.username == *username))

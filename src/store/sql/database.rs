@@ -37,6 +37,11 @@ impl Database {
         }
     }
 
+    /// Whether any row may have this text. PostgreSQL has no null characters, and cannot even be asked for one.
+    pub(in crate::store) fn can_hold(&self, text: &str) -> bool {
+        self.dialect() != Dialect::Postgres || !text.contains('\0')
+    }
+
     /// How long a look-up is waited for.
     pub(in crate::store) fn read_wait(&self) -> Duration {
         match self {
