@@ -9,6 +9,7 @@ pub mod sessions;
 
 pub use crate::credentials::sessions::CreatedSession;
 
+use crate::cache::change::Changes;
 use crate::cache::coherence::{self, rules::Sound};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
 use crate::cache::redis::SharedCache;

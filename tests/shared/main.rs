@@ -6,4 +6,5 @@
 mod services;
 
 mod redis;
+mod faults;
 mod servers;

@@ -101,7 +101,7 @@ impl Reading {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = feed.wait(INTERVAL) => {}
                 () = self.wake.notified() => {}
             }
         }

@@ -19,7 +19,7 @@ use crate::config::UserTable;
 use crate::django;
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
 use crate::store::django::users::UserRow;
-use crate::store::sqlite::error::unavailable;
+use crate::store::sql::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
 use crate::store::{Change, ChangeFeed, Changes, Store, StoreError, StoreFuture};
 use sqlx::AssertSqlSafe;
