@@ -15,6 +15,7 @@ mod overview;
 mod plan;
 mod reload;
 mod schemes;
+mod shared;
 mod sockets;
 mod spans;
 mod stamp;
@@ -105,6 +106,9 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
+    /// The shared cache cannot be set up. (It need not be reached.)
+    #[error("cannot set Redis up")]
+    Redis(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -206,8 +210,10 @@ impl Backing {
             Arc::clone(clock),
             policy,
         );
-        let credentials = Arc::new(credentials.encoding(encoding).measured(metrics.store.clone()));
-        Ok(Self { store, cache, credentials })
+        let shared = shared::open(config, clock, &metrics.shared_cache)?;
+        let credentials = credentials.encoding(encoding).measured(metrics.store.clone());
+        let credentials = Arc::new(credentials.shared(shared.clone()));
+        Ok(Self { store, cache, shared, credentials })
     }
 }
 

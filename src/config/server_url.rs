@@ -80,6 +80,11 @@ impl ServerUrl {
         Self::new(scheme, rest)?.ok()
     }
 
+    /// The name of the database.
+    pub fn database(&self) -> &str {
+        self.shown.rsplit_once('/').map_or("", |(_, database)| database)
+    }
+
     /// Of a scheme and what follows its colon. Faults do not quote it: it may hold a password.
     ///
     /// # Errors

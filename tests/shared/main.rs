@@ -5,6 +5,6 @@
 #[path = "../services/mod.rs"]
 mod services;
 
-mod redis;
 mod faults;
+mod redis;
 mod servers;

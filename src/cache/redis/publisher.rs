@@ -139,8 +139,7 @@ fn follows(changes: &Changes, more: &Changes) -> bool {
             last.checked_add(1) == Some(next) && is_run(changes) && is_run(more)
         }
         _ => false,
-    };
-    is_next && is_named(changes) && is_named(more)
+    }
 }
 
 /// One number for each. Of everything, one stands for many.
@@ -154,6 +153,7 @@ fn is_run(changes: &Changes) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::change::Change;
     use crate::clock::Monotonic;
     use crate::identity::UserId;
 
