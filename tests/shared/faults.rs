@@ -5,6 +5,8 @@ use crate::services::proxy::{Fault, FaultProxy};
 use crate::services::redis::Redis;
 use crate::services::{PATIENCE, until};
 use redis::{Commands as _, Connection};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,11 +23,7 @@ fn redis_behind_a_proxy() -> (Redis, FaultProxy, Connection) {
 
 /// On a busy machine, too.
 fn connect(server: &Redis, proxy: &FaultProxy) -> redis::RedisResult<Connection> {
-    connect_within(PATIENCE, server, proxy)
-}
-
-fn connect_within(time: Duration, server: &Redis, proxy: &FaultProxy) -> redis::RedisResult<Connection> {
-    redis::Client::open(proxy.url(&server.url()))?.get_connection_with_timeout(time)
+    redis::Client::open(proxy.url(&server.url()))?.get_connection_with_timeout(PATIENCE)
 }
 
 fn ping(connection: &mut Connection) -> redis::RedisResult<String> {
