@@ -60,7 +60,8 @@ impl MariaDb {
         words.extend(SETTINGS.iter().chain(more).map(Into::into));
         // Nothing that a clean end would leave is of use.
         let ready = "ready for connections";
-        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL" };
+        let recipe =
+            Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL", has_disk: false };
         let mut server = Server::new(recipe, port, directory);
         server.launch();
         Self { server, databases: AtomicU32::new(0) }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// Owns the databases; may log in with [`PASSWORD`], and is no superuser.
 pub(crate) const USER: &str = "doorward";
@@ -50,7 +51,21 @@ impl Postgres {
 
     /// With further lines of its configuration.
     pub(crate) fn start_with(more: &str) -> Self {
+        Self::start_on(directory(), more, false)
+    }
+
+    /// With a second disk, that is soon full; see [`Postgres::database_on_small_disk`]. Only where [`may_mount`].
+    pub(crate) fn start_with_small_disk() -> Self {
         let directory = directory();
+        std::fs::create_dir(directory.path().join("disk")).unwrap();
+        let server = Self::start_on(directory, "", true);
+        let disk = server.directory().join("disk");
+        server
+            .psql("postgres", &format!("CREATE TABLESPACE small OWNER {USER} LOCATION '{}'", disk.display()));
+        server
+    }
+
+    fn start_on(directory: TempDir, more: &str, has_disk: bool) -> Self {
         let data = template::copy(&TEMPLATE, directory.path());
         let port = RefusingPort::new();
         let sockets = directory.path().display();
@@ -59,7 +74,7 @@ impl Postgres {
         let mut words = unprivileged(&binary("postgres"));
         words.extend(["-D".into(), data.into_os_string()]);
         let ready = "database system is ready to accept connections";
-        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT" };
+        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT", has_disk };
         let server = Server::new(recipe, port, directory);
         let mut server = Self { server, databases: AtomicU32::new(0) };
         server.begin();
@@ -98,6 +113,13 @@ impl Postgres {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} OWNER {USER}"));
         Database { server: self, name }
+    }
+
+    /// The same on the small disk, where it has a few MB left. What it logs, and promises, is on the large one.
+    pub(crate) fn database_on_small_disk(&self) -> Database<'_> {
+        let database = self.database();
+        self.psql("postgres", &format!("ALTER DATABASE {} SET TABLESPACE small", database.name));
+        database
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
@@ -148,6 +170,28 @@ impl Database<'_> {
     /// See [`Postgres::psql`]; as a superuser.
     pub(crate) fn psql(&self, text: &str) -> String {
         self.server.psql(&self.name, text)
+    }
+
+    /// Fills the small disk to the last page, in pieces that become smaller; [`Database::make_room`] undoes it.
+    pub(crate) fn fill(&self) {
+        self.psql(
+            "CREATE TABLE filler (x text);
+             ALTER TABLE filler ALTER x SET STORAGE PLAIN;
+             DO $$ BEGIN
+                 FOR size IN REVERSE 10..0 LOOP
+                     LOOP
+                         BEGIN
+                             INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, 1 << size);
+                         EXCEPTION WHEN disk_full THEN EXIT;
+                         END;
+                     END LOOP;
+                 END LOOP;
+             END $$",
+        );
+    }
+
+    pub(crate) fn make_room(&self) {
+        self.psql("DROP TABLE filler");
     }
 
     /// Runs a file, as a dump of `pg_dump`, as the database's owner.
