@@ -1,5 +1,6 @@
 //! A PostgreSQL server: one for all tests of a process, with a database for each, or one of a test's own.
 
+use super::authority::{AUTHORITY, certify};
 use super::process::{Recipe, directory, feed, program, run, unprivileged, write};
 use super::refusing::RefusingPort;
 use super::server::Server;
@@ -63,6 +64,28 @@ impl Postgres {
         server
             .psql("postgres", &format!("CREATE TABLESPACE small OWNER {USER} LOCATION '{}'", disk.display()));
         server
+    }
+
+    /// Takes no passwords but over TLS, with a certificate of an authority that nobody knows.
+    pub(crate) fn start_with_tls() -> Self {
+        let directory = directory();
+        let made = certify(directory.path());
+        let more = format!(
+            "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\nhba_file = '{}'\n",
+            made.certificate.display(),
+            made.key.display(),
+            directory.path().join("hba.conf").display()
+        );
+        write(
+            &directory.path().join("hba.conf"),
+            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
+        );
+        Self::start_on(directory, &more, false)
+    }
+
+    /// The file with the authority that vouches for a server with TLS.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory().join(AUTHORITY)
     }
 
     fn start_on(directory: TempDir, more: &str, has_disk: bool) -> Self {

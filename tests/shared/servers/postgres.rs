@@ -93,3 +93,19 @@ async fn one_whose_disk_is_full_reads_and_writes_nothing() {
     sqlx::query(write).execute(&mut connection).await.unwrap();
     assert_eq!(database.psql("SELECT count(*) FROM kept"), "10001");
 }
+
+#[tokio::test]
+async fn one_with_tls_shows_a_certificate_of_its_authority() {
+    let server = Postgres::start_with_tls();
+    let (url, authority) = (server.url("postgres"), server.authority());
+    let trusting = format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display());
+    let mut connection = connect(&trusting).await.unwrap();
+    let ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(sqlx::query_scalar::<_, bool>(ssl).fetch_one(&mut connection).await.unwrap());
+    // Trusted by the system: no.
+    let unknown = connect(&format!("{url}?sslmode=verify-full")).await.unwrap_err();
+    assert!(format!("{unknown:?}").contains("UnknownIssuer"), "{unknown:?}");
+    // In clear: no.
+    let refused = connect(&format!("{url}?sslmode=disable")).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("28000"));
+}
