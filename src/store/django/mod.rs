@@ -73,7 +73,7 @@ impl Django {
         if !path.exists() {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
-        let pools = Pools::adopt(path, &options).await.map_err(not_a_database)?;
+        let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
         let statements = Statements::new(&settings.user);
         let adopted = Self { pools, own, statements, settings };
         adopted.probe().await?;
