@@ -258,7 +258,7 @@ struct Right;
 impl CheckPassword for Right {
     fn check(&self, _: IpAddr, name: String, password: Secret) -> Checking<'_> {
         let number = name.trim_start_matches("user").parse().unwrap();
-        Box::pin(async move { Ok(Some(UserWithPassword { user: user(number), password })) })
+        Box::pin(async move { Ok(Some(UserWithPassword { user: user(number), password, as_of: None })) })
     }
 }
 

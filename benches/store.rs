@@ -76,7 +76,7 @@ fn runtime() -> Runtime {
 async fn filled(path: &Path) -> Sqlite {
     let store = Sqlite::open(path, SqliteOptions::default()).await.unwrap();
     for number in 0..USERS {
-        store.insert_user(user(number)).await.unwrap();
+        drop(store.insert_user(user(number)).await.unwrap());
     }
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();

@@ -126,7 +126,7 @@ struct Right;
 
 impl CheckPassword for Right {
     fn check(&self, _: IpAddr, _: String, password: Secret) -> Checking<'_> {
-        Box::pin(async { Ok(Some(UserWithPassword { user: fact().user, password })) })
+        Box::pin(async { Ok(Some(UserWithPassword { user: fact().user, password, as_of: None })) })
     }
 }
 

@@ -40,7 +40,7 @@ use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits, StoreUrl};
+use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits};
 use crate::credentials::{Credentials, PasswordEncoding, TokenPolicy};
 use crate::gateway::Gateway;
 use crate::password::Passwords;
@@ -88,10 +88,10 @@ pub enum AppError {
     #[error(transparent)]
     Inherit(#[from] InheritError),
     /// The store cannot be opened.
-    #[error("cannot open the store {}", path.display())]
+    #[error("cannot open the store {store}")]
     Store {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its URL without a password.
+        store: String,
         /// Why.
         source: StoreError,
     },
@@ -190,9 +190,7 @@ impl Backing {
         let mut passwords = passwords.map_err(AppError::Thread)?.measured(metrics.passwords.clone());
         let mut encoding = PasswordEncoding::Own;
         if let Layout::Django(django) = &config.store.layout {
-            let StoreUrl::Sqlite(path) = &config.store.url;
-            let failed = |source| AppError::Store { path: path.clone(), source };
-            let sample = store.sample_passwords().await.map_err(failed)?;
+            let sample = store.sample_passwords().await.map_err(store::failed(&config.store.url))?;
             passwords = passwords.allow_md5(django.md5).burning(&sample);
             encoding = PasswordEncoding::Django { recodes: django.rehash };
         }
@@ -307,11 +305,10 @@ impl Running {
         let admin_socket = admin::start_socket(&config.listen, takes_over, &slow, &overview)?;
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(by_core, config.limits.drain_time)?;
-        let StoreUrl::Sqlite(path) = &config.store.url;
         let sources = Sources {
             https: addresses.clone(),
             http: http_addresses.clone(),
-            store: format!("sqlite:{}", path.display()),
+            store: config.store.url.to_string(),
             backing: backing.clone(),
             reloader: Arc::clone(&reloader),
         };

@@ -76,7 +76,7 @@ async fn follow(
                 }
                 failures = 0;
                 health.works(Part::Store, true);
-                for change in &changes {
+                for change in &changes.changes {
                     apply(*change, cache, &mut doubts);
                 }
                 if !changes.is_empty() {
@@ -98,7 +98,10 @@ async fn follow(
                 health.works(Part::Store, false);
             }
         }
-        pause(INTERVAL, stop).await;
+        tokio::select! {
+            () = feed.wait(INTERVAL) => {}
+            () = stop.cancelled() => {}
+        }
     }
 }
 

@@ -27,8 +27,11 @@ pub enum Change {
 pub struct Changes {
     /// In the order of their numbers.
     pub changes: Vec<Change>,
-    /// Number of the first one; the others follow without a gap. `None`: the store numbers none.
+    /// Number of the first one; the others follow without a gap, but [`Change::Everything`] stands for all numbers up
+    /// to `last`. `None`: there is none, or the store numbers none.
     pub first: Option<Sequence>,
+    /// Whatever has this number or a lower one is told here, or was committed before. `None`: the store numbers none.
+    pub last: Option<Sequence>,
 }
 
 impl Changes {
@@ -39,7 +42,26 @@ impl Changes {
 
     /// Changes in a store that has no numbers.
     pub fn unnumbered(changes: Vec<Change>) -> Self {
-        Self { changes, first: None }
+        Self { changes, first: None, last: None }
+    }
+
+    /// The changes with the numbers after `before`, without a gap.
+    pub fn numbered(before: Sequence, changes: Vec<Change>) -> Self {
+        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        let first = (count > 0).then(|| Sequence(before.0.saturating_add(1)));
+        Self { changes, first, last: Some(Sequence(before.0.saturating_add(count))) }
+    }
+
+    /// Whatever has a number after `before`, up to `last`, and cannot be told one by one.
+    pub fn everything(before: Sequence, last: Sequence) -> Self {
+        let first = Some(Sequence(before.0.saturating_add(1)));
+        Self { changes: vec![Change::Everything], first, last: Some(last) }
+    }
+
+    /// The same without numbers: those of a store that holds only a part of what is cached.
+    #[must_use]
+    pub fn without_numbers(self) -> Self {
+        Self::unnumbered(self.changes)
     }
 
     /// Whether nothing changed.

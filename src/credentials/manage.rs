@@ -18,9 +18,6 @@ const EMAIL_CHARACTERS_MAX: usize = 254;
 /// Longest name of a group (Django's `auth_group.name`), in characters.
 const GROUP_CHARACTERS_MAX: usize = 150;
 
-/// More credentials than this are not told to the cache one by one: it forgets everything.
-const INVALIDATED_MAX: usize = 10_000;
-
 /// How long a new token lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
@@ -117,7 +114,7 @@ impl Credentials {
     pub async fn update_user(&self, username: &str, update: UserUpdate) -> Result<(), CredentialsError> {
         update.email.as_deref().map_or(Ok(()), check_email)?;
         let user = self.user(username).await?;
-        let found = self.store.update_user(user.id, update).await?;
+        let found = self.settle(self.store.update_user(user.id, update).await?).await;
         self.changed_user(user.id, found)
     }
 
@@ -135,9 +132,7 @@ impl Credentials {
     /// If the name is not acceptable, or the store cannot be written.
     pub async fn join_group(&self, group: &str, users: Vec<UserId>) -> Result<Vec<UserId>, CredentialsError> {
         check_group_name(group)?;
-        let joined = self.store.join_group(group, users).await?;
-        self.changed_users(&joined);
-        Ok(joined)
+        Ok(self.settle(self.store.join_group(group, users).await?).await)
     }
 
     /// Takes users out of a group; yields those who were in it. `None`: there is no such group.
@@ -149,9 +144,7 @@ impl Credentials {
         group: &str,
         users: Vec<UserId>,
     ) -> Result<Option<Vec<UserId>>, CredentialsError> {
-        let left = self.store.leave_group(group, users).await?;
-        self.changed_users(left.as_deref().unwrap_or_default());
-        Ok(left)
+        Ok(self.settle(self.store.leave_group(group, users).await?).await)
     }
 
     /// Makes a token as it is wanted.
@@ -173,14 +166,11 @@ impl Credentials {
         let (name, origin) = (wanted.name, TokenOrigin::Command);
         let token = NewToken { id, digest, user, name, origin, created, expires };
         let replaced = if wanted.replaces {
-            self.store.replace_tokens(token).await?
+            self.settle(self.store.replace_tokens(token).await?).await
         } else {
-            self.store.insert_token(token).await?;
+            self.settle(self.store.insert_token(token).await?).await;
             Vec::new()
         };
-        self.invalidate_tokens(&replaced);
-        // Somebody may have tried the key before it was stored.
-        self.invalidate_token(digest);
         Ok(IssuedToken { id, key, expires, replaced: replaced.len() })
     }
 
@@ -211,8 +201,7 @@ impl Credentials {
     /// If there is no such user, or the store cannot be written.
     pub async fn revoke_tokens(&self, username: &str) -> Result<usize, CredentialsError> {
         let user = self.user(username).await?;
-        let deleted = self.store.delete_tokens(user.id).await?;
-        self.invalidate_tokens(&deleted);
+        let deleted = self.settle(self.store.delete_tokens(user.id).await?).await;
         Ok(deleted.len())
     }
 
@@ -225,7 +214,7 @@ impl Credentials {
         if let Some(found) = self.store.find_token(digest).await? {
             return self.revoke_token(found.id).await.map(|()| Some(found.id));
         }
-        let is_deleted = self.store.delete_key(key.clone()).await?;
+        let is_deleted = self.settle(self.store.delete_key(key.clone()).await?).await;
         self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family: Family::Authtoken }));
         if is_deleted { Ok(None) } else { Err(CredentialsError::NoSuchToken) }
     }
@@ -258,7 +247,7 @@ impl Credentials {
         let count = tokens.len();
         let expires = self.expiry(created, lifetime);
         let batch = TokenBatch { tokens, origin: TokenOrigin::Import, created, expires };
-        self.store.insert_tokens(batch, progress).await?;
+        self.settle(self.store.insert_tokens(batch, progress).await?).await;
         // Somebody may have tried one of the keys before.
         self.cache.invalidate(Invalidation::Everything);
         self.cache.forget_unknown();
@@ -272,25 +261,6 @@ impl Credentials {
             Lifetime::For(time) => Some(time),
         };
         time.map(|time| after(created, time))
-    }
-
-    fn invalidate_tokens(&self, digests: &[Digest]) {
-        if digests.len() > INVALIDATED_MAX {
-            self.cache.invalidate(Invalidation::Everything);
-        } else {
-            for digest in digests {
-                for family in Family::ALL {
-                    let key = CredentialKey { digest: *digest, family };
-                    self.cache.invalidate(Invalidation::Credential(key));
-                }
-            }
-        }
-    }
-
-    fn changed_users(&self, users: &[UserId]) {
-        for user in users {
-            self.cache.invalidate(Invalidation::User(*user));
-        }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary, UserWithPassword,
+    Change, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary,
+    UserWithPassword, Written,
 };
 use crate::telemetry::metrics::StoreMetrics;
 use arc_swap::ArcSwap;
@@ -180,7 +181,7 @@ impl Credentials {
         let NewAccount { username, email, is_staff, groups, password: _ } =
             NewAccount { password: Secret::default(), ..account };
         let user = NewUser { username, password, email, is_staff, groups, created: self.clock.unix() };
-        Ok(self.store.insert_user(user).await?)
+        Ok(self.settle(self.store.insert_user(user).await?).await)
     }
 
     /// Replaces a user's password.
@@ -190,7 +191,7 @@ impl Credentials {
     pub async fn set_password(&self, username: &str, password: Secret) -> Result<(), CredentialsError> {
         let user = self.user(username).await?;
         let password = self.hash(password).await?;
-        let found = self.store.set_password(user.id, password).await?;
+        let found = self.settle(self.store.set_password(user.id, password).await?).await;
         self.changed_user(user.id, found)
     }
 
@@ -200,7 +201,7 @@ impl Credentials {
     /// If there is no such user, or the store cannot be written.
     pub async fn set_active(&self, username: &str, active: bool) -> Result<(), CredentialsError> {
         let user = self.user(username).await?;
-        let found = self.store.set_active(user.id, active).await?;
+        let found = self.settle(self.store.set_active(user.id, active).await?).await;
         self.changed_user(user.id, found)
     }
 
@@ -210,7 +211,7 @@ impl Credentials {
     /// If there is no such user, or the store cannot be written.
     pub async fn set_groups(&self, username: &str, groups: Vec<String>) -> Result<(), CredentialsError> {
         let user = self.user(username).await?;
-        let found = self.store.set_groups(user.id, groups).await?;
+        let found = self.settle(self.store.set_groups(user.id, groups).await?).await;
         self.changed_user(user.id, found)
     }
 
@@ -220,7 +221,7 @@ impl Credentials {
     /// If there is no such user, or the store cannot be written.
     pub async fn delete_user(&self, username: &str) -> Result<(), CredentialsError> {
         let user = self.user(username).await?;
-        let found = self.store.delete_user(user.id).await?;
+        let found = self.settle(self.store.delete_user(user.id).await?).await;
         self.changed_user(user.id, found)
     }
 
@@ -249,7 +250,7 @@ impl Credentials {
     pub async fn grant_token(&self, user: &User) -> Result<Option<CreatedToken>, CredentialsError> {
         let key = Secret::random_hex::<TOKEN_BYTES>(&self.policy().prefix)?;
         let token = self.new_token(user.id, &key, "", TokenOrigin::Obtain)?;
-        let (id, digest) = (token.id, token.digest);
+        let id = token.id;
         let last_use = |digest| {
             let last = self.cache.uses().last(digest)?;
             Some((self.clock.unix_at(last), last.0))
@@ -257,14 +258,9 @@ impl Credentials {
         let per_user = self.policy().per_user;
         let grant =
             Grant { password_version: user.password_version, per_user: per_user.get(), last_use: &last_use };
-        let Granted::Stored { revoked } =
-            self.metrics.measure("grant-token", self.store.grant_token(token, grant)).await?
-        else {
-            return Ok(None);
-        };
-        self.invalidate_token(digest);
-        for (id, digest) in revoked {
-            self.invalidate_token(digest);
+        let granted = self.metrics.measure("grant-token", self.store.grant_token(token, grant)).await?;
+        let Granted::Stored { revoked } = self.settle(granted).await else { return Ok(None) };
+        for (id, _) in revoked {
             tracing::info!(credential.id = %id, user.id = user.id.0, limit = per_user, "token revoked: per_user");
         }
         Ok(Some(CreatedToken { id, key }))
@@ -312,13 +308,8 @@ impl Credentials {
     /// # Errors
     /// If there is no such token, or the store cannot be written.
     pub async fn revoke_token(&self, id: CredentialId) -> Result<(), CredentialsError> {
-        let digest = self
-            .metrics
-            .measure("delete-token", self.store.delete_token(id))
-            .await?
-            .ok_or(CredentialsError::NoSuchToken)?;
-        self.invalidate_token(digest);
-        Ok(())
+        let deleted = self.metrics.measure("delete-token", self.store.delete_token(id)).await?;
+        self.settle(deleted).await.map(drop).ok_or(CredentialsError::NoSuchToken)
     }
 
     /// Lists tokens: all, or one user's.
@@ -377,11 +368,17 @@ impl Credentials {
         }
         let Ok(new) = self.passwords.hash_django(password.clone()).await else { return Ok(Some(found)) };
         let (id, old) = (found.user.id, found.password.clone());
-        if let Err(error) = self.store.recode_password(id, old, new).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, user.id = id.0, "password not recoded");
-            return Ok(Some(found));
-        }
-        self.cache.invalidate(Invalidation::User(id));
+        match self.store.recode_password(id, old, new).await {
+            Ok(written) => self.settle(written).await,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    user.id = id.0,
+                    "password not recoded"
+                );
+                return Ok(Some(found));
+            }
+        };
         // Somebody else may have been faster, so it is read again and, should it be another one, checked again.
         let now = self.store.find_user(&found.user.username).await?.filter(|now| now.user.id == id);
         let Some(now) = now else { return Ok(None) };
@@ -416,10 +413,9 @@ impl Credentials {
         origin: TokenOrigin,
     ) -> Result<CreatedToken, CredentialsError> {
         let token = self.new_token(user, &key, name, origin)?;
-        let (id, digest) = (token.id, token.digest);
-        self.store.insert_token(token).await?;
+        let id = token.id;
         // Somebody may have tried the key before it was stored.
-        self.invalidate_token(digest);
+        self.settle(self.store.insert_token(token).await?).await;
         Ok(CreatedToken { id, key })
     }
 
@@ -437,11 +433,32 @@ impl Credentials {
         Ok(NewToken { id, digest, user, name: name.to_owned(), origin, created, expires })
     }
 
-    fn invalidate_token(&self, digest: Digest) {
-        self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family: Family::Doorward }));
+    /// What a write made void is forgotten before anybody is told that it was done.
+    #[expect(clippy::unused_async, reason = "whoever else caches will be told here, over the network")]
+    async fn settle<T>(&self, written: Written<T>) -> T {
+        for change in &written.changes.changes {
+            self.forget(*change);
+        }
+        written.value
+    }
+
+    fn forget(&self, change: Change) {
+        match change {
+            Change::Credential(digest) => {
+                for family in Family::ALL {
+                    self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family }));
+                }
+            }
+            Change::User(user) => self.cache.invalidate(Invalidation::User(user)),
+            Change::Everything | Change::Something => {
+                self.cache.invalidate(Invalidation::Everything);
+                self.cache.forget_unknown();
+            }
+        }
     }
 
     fn changed_user(&self, user: UserId, found: bool) -> Result<(), CredentialsError> {
+        // Whoever is not there may be remembered all the same.
         self.cache.invalidate(Invalidation::User(user));
         if found { Ok(()) } else { Err(CredentialsError::NoSuchUser) }
     }

@@ -48,6 +48,7 @@ impl Credentials {
             expires,
         };
         let stored = self.metrics.measure("insert-session", self.store.insert_session(session)).await?;
+        let stored = self.settle(stored).await;
         if let Some(old) = old.filter(|_| stored) {
             self.invalidate_session(&old);
         }
@@ -70,6 +71,7 @@ impl Credentials {
         let new = django::session_key()?;
         let visit = Visit { key: key.clone(), new, csrf_secret, now, expires };
         let kept = self.metrics.measure("insert-session", self.store.keep_csrf_secret(visit)).await?;
+        let kept = self.settle(kept).await;
         if let Some(key) = &key {
             self.invalidate_session(key);
         }
@@ -81,7 +83,9 @@ impl Credentials {
     /// # Errors
     /// If the store cannot be written.
     pub async fn log_out(&self, key: Secret) -> Result<(), CredentialsError> {
-        self.metrics.measure("delete-session", self.store.delete_session(key.clone())).await?;
+        let deleted = self.metrics.measure("delete-session", self.store.delete_session(key.clone())).await?;
+        self.settle(deleted).await;
+        // A session that is not there may be remembered all the same.
         self.invalidate_session(&key);
         Ok(())
     }
@@ -91,7 +95,9 @@ impl Credentials {
     /// # Errors
     /// If the store cannot be written.
     pub async fn end_void_session(&self, key: Secret) -> Result<FoundSession, CredentialsError> {
-        Ok(self.metrics.measure("delete-session", self.store.end_void(key, self.clock.unix())).await?)
+        let ended =
+            self.metrics.measure("delete-session", self.store.end_void(key, self.clock.unix())).await?;
+        Ok(self.settle(ended).await)
     }
 
     /// Gives a session whose signature goes out of use another key, which comes first.
@@ -106,7 +112,7 @@ impl Credentials {
         let new = django::session_key()?;
         let renewal = Renewal { key, new: new.clone(), now: self.clock.unix(), age_seconds };
         let renewed = self.metrics.measure("renew-session", self.store.renew(renewal)).await?;
-        Ok((new, renewed))
+        Ok((new, self.settle(renewed).await))
     }
 
     /// The one key that DRF knows of a user whose password was just checked, made if there is none. `None`: the user
@@ -120,6 +126,7 @@ impl Credentials {
         let (user, password_version) = (user.id, user.password_version);
         let wanted = KeyRequest { user, password_version, new, now: self.clock.unix() };
         let key = self.metrics.measure("obtain-key", self.store.obtain_key(wanted)).await?;
+        let key = self.settle(key).await;
         if let Some(key) = &key {
             // Somebody may have tried it before it was stored.
             self.invalidate(key, Family::Authtoken);
@@ -141,7 +148,7 @@ impl Credentials {
             groups: Vec::new(),
             created: self.clock.unix(),
         };
-        self.store.insert_user(user).await?;
+        self.settle(self.store.insert_user(user).await?).await;
         Ok(())
     }
 

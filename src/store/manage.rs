@@ -4,7 +4,7 @@
 
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
-use crate::store::{NewToken, StoreFuture, TokenOrigin, TokenSummary};
+use crate::store::{NewToken, StoreFuture, TokenOrigin, TokenSummary, Written};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ pub trait ManageUsers: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`](crate::store::StoreError::NotWritten) if it could not be written.
-    fn update_user(&self, user: UserId, update: UserUpdate) -> StoreFuture<'_, bool>;
+    fn update_user(&self, user: UserId, update: UserUpdate) -> StoreFuture<'_, Written<bool>>;
 
     /// All groups that have members, by name.
     ///
@@ -108,13 +108,13 @@ pub trait ManageUsers: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`](crate::store::StoreError::NotWritten) if it could not be written.
-    fn join_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>>;
+    fn join_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Written<Vec<UserId>>>;
 
     /// Takes users out of a group. Yields those who were in it. `None`: there is no such group.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`](crate::store::StoreError::NotWritten) if it could not be written.
-    fn leave_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>>;
+    fn leave_group(&self, group: &str, users: Vec<UserId>) -> StoreFuture<'_, Written<Option<Vec<UserId>>>>;
 }
 
 /// Tokens, for commands.
@@ -142,13 +142,13 @@ pub trait ManageTokens: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`TokenStore::insert_token`](crate::store::TokenStore::insert_token); the old ones are still there then.
-    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Vec<Digest>>;
+    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Written<Vec<Digest>>>;
 
     /// Deletes all tokens of a user. Yields their digests, so that caches can be told.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`](crate::store::StoreError::NotWritten) if it could not be written.
-    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>>;
+    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Written<Vec<Digest>>>;
 
     /// Those of these digests that are in the store.
     ///
@@ -161,5 +161,5 @@ pub trait ManageTokens: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Conflict`](crate::store::StoreError::Conflict) if an id or digest is taken,
     /// [`StoreError::NotWritten`](crate::store::StoreError::NotWritten) if they could not be written or a user is gone.
-    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()>;
+    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, Written<()>>;
 }

@@ -10,7 +10,9 @@
 
 pub mod django;
 pub mod manage;
+pub mod own;
 pub mod session;
+pub mod sql;
 pub mod sqlite;
 
 pub use crate::cache::change::{Change, Changes, Sequence};
@@ -22,6 +24,7 @@ use crate::store::manage::{ManageTokens, ManageUsers};
 use crate::store::session::SessionStore;
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// What a store call returns: boxed, since stores are chosen at run time and none is on the hot path.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -60,6 +63,38 @@ impl Outage for StoreError {
     }
 }
 
+/// What a write gave, and which cached answers it made void: whoever caches has to be told before the write is
+/// acknowledged.
+#[must_use = "the caches have to be told of the changes"]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written<T> {
+    /// What was asked for.
+    pub value: T,
+    /// In the order of the commit.
+    pub changes: Changes,
+}
+
+impl<T> Written<T> {
+    /// Nothing was changed.
+    pub fn nothing(value: T) -> Self {
+        Self { value, changes: Changes::none() }
+    }
+
+    /// In a store that has no numbers.
+    pub fn unnumbered(value: T, changes: Vec<Change>) -> Self {
+        Self { value, changes: Changes::unnumbered(changes) }
+    }
+}
+
+/// The latest changes of a store, without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Nobody tells any more what was committed up to this one.
+    pub after: Sequence,
+    /// All that was committed since, in order: the first one has the next number.
+    pub changes: Vec<Change>,
+}
+
 /// A token as looked up: its own facts and its user's, in one round trip.
 #[derive(Debug, Clone)]
 pub struct FoundToken {
@@ -71,6 +106,8 @@ pub struct FoundToken {
     pub expires: Option<UnixSeconds>,
     /// The user, active or not.
     pub user: User,
+    /// The answer holds as of this change. `None`: the store numbers none.
+    pub as_of: Option<Sequence>,
 }
 
 /// A token to be stored; the secret itself is not here.
@@ -180,6 +217,8 @@ pub struct UserWithPassword {
     pub user: User,
     /// Encoded password hash.
     pub password: Secret,
+    /// As in [`FoundToken`].
+    pub as_of: Option<Sequence>,
 }
 
 /// Tokens in the store.
@@ -195,14 +234,14 @@ pub trait TokenStore: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Conflict`] if the id or digest is taken, [`StoreError::NotWritten`] if it could not be written
     /// or there is no such user.
-    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()>;
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, Written<()>>;
 
     /// Stores a token for a user whose password was just checked, and deletes the least recently used ones above the
     /// limit, all at once; committed when this returns.
     ///
     /// # Errors
     /// As [`Self::insert_token`].
-    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted>;
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Written<Granted>>;
 
     /// Writes when tokens were last used, in batches; tokens that are gone are left out, and so are those whose last
     /// written use is less than a minute before.
@@ -215,7 +254,7 @@ pub trait TokenStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>>;
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Written<Option<Digest>>>;
 
     /// Lists tokens, of one user or of all, by creation.
     ///
@@ -239,7 +278,7 @@ pub trait KeyStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written, or there are no keys here.
-    fn obtain_key(&self, _: KeyRequest) -> StoreFuture<'_, Option<Secret>> {
+    fn obtain_key(&self, _: KeyRequest) -> StoreFuture<'_, Written<Option<Secret>>> {
         Box::pin(async { Err(StoreError::Foreign("the table of keys")) })
     }
 
@@ -247,8 +286,8 @@ pub trait KeyStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn delete_key(&self, _key: Secret) -> StoreFuture<'_, bool> {
-        Box::pin(async { Ok(false) })
+    fn delete_key(&self, _key: Secret) -> StoreFuture<'_, Written<bool>> {
+        Box::pin(async { Ok(Written::nothing(false)) })
     }
 }
 
@@ -291,44 +330,45 @@ pub trait UserStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn recode_password(&self, _user: UserId, _old: Secret, _new: Secret) -> StoreFuture<'_, bool> {
-        Box::pin(async { Ok(false) })
+    fn recode_password(&self, _user: UserId, _old: Secret, _new: Secret) -> StoreFuture<'_, Written<bool>> {
+        Box::pin(async { Ok(Written::nothing(false)) })
     }
 
     /// Stores a user; committed when this returns.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the name is taken, [`StoreError::NotWritten`] if it could not be written.
-    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId>;
+    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, Written<UserId>>;
 
     /// Sets whether the user may log in or use any credential. `false`: there is no such user.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool>;
+    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, Written<bool>>;
 
     /// Replaces the encoded password and raises the password version. `false`: there is no such user.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool>;
+    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, Written<bool>>;
 
     /// Replaces the groups. `false`: there is no such user.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, bool>;
+    fn set_groups(&self, user: UserId, groups: Vec<String>) -> StoreFuture<'_, Written<bool>>;
 
     /// Deletes a user with all tokens. `false`: there is no such user.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn delete_user(&self, user: UserId) -> StoreFuture<'_, bool>;
+    fn delete_user(&self, user: UserId) -> StoreFuture<'_, Written<bool>>;
 }
 
 /// Tells what other processes (and this one) committed.
 pub trait ChangeFeed: Debug + Send {
-    /// Changes since the last call, oldest first; empty if nothing was committed. Cheap when nothing was.
+    /// Changes since the last call, oldest first; empty if nothing was committed. Cheap when nothing was. Says as of
+    /// which change this is true, where changes have numbers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if nobody knows; the next call reports what this one would have. Whoever gives up
@@ -336,7 +376,15 @@ pub trait ChangeFeed: Debug + Send {
     ///
     /// # Cancel safety
     /// A call that is dropped loses nothing: the next one reports it.
-    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>>;
+    fn changes(&mut self) -> StoreFuture<'_, Changes>;
+
+    /// Returns when there may be a change to be read, after this time at the latest.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses nothing but its own time.
+    fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(at_most))
+    }
 }
 
 /// Everything the gateway and its commands ask of a store.
@@ -346,6 +394,14 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be opened.
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>>;
+
+    /// The latest changes, as many as are kept and at most 10,000. `None`: the store numbers none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn history(&self) -> StoreFuture<'_, Option<History>> {
+        Box::pin(async { Ok(None) })
+    }
 
     /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
     ///

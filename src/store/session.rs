@@ -7,7 +7,7 @@
 use crate::clock::UnixSeconds;
 use crate::identity::{User, UserId};
 use crate::secret::Secret;
-use crate::store::{StoreError, StoreFuture};
+use crate::store::{Sequence, StoreError, StoreFuture, Written};
 use std::fmt::Debug;
 
 /// What a session's key leads to.
@@ -37,6 +37,8 @@ pub struct UserSession {
     pub expires: UnixSeconds,
     /// Against forged requests, if it is kept in the session.
     pub csrf_secret: Option<Secret>,
+    /// The answer holds as of this change. `None`: the store numbers none.
+    pub as_of: Option<Sequence>,
 }
 
 /// A session to be stored for somebody whose password was just checked.
@@ -72,13 +74,13 @@ pub trait SessionStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn insert_session(&self, session: NewSession) -> StoreFuture<'_, bool>;
+    fn insert_session(&self, session: NewSession) -> StoreFuture<'_, Written<bool>>;
 
     /// Keeps a secret against forged requests in a session, made if there is none; yields its key.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written, [`StoreError::Foreign`] where sessions keep none.
-    fn keep_csrf_secret(&self, _: Visit) -> StoreFuture<'_, Secret> {
+    fn keep_csrf_secret(&self, _: Visit) -> StoreFuture<'_, Written<Secret>> {
         Box::pin(async { Err(StoreError::Foreign("what is kept in a session")) })
     }
 
@@ -86,15 +88,15 @@ pub trait SessionStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn delete_session(&self, key: Secret) -> StoreFuture<'_, bool>;
+    fn delete_session(&self, key: Secret) -> StoreFuture<'_, Written<bool>>;
 
     /// Ends a session if it is [`FoundSession::Void`] still; it is read again with its user, under the lock of the
     /// write. Yields what it is.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
-        self.find_session(key, now)
+    fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, Written<FoundSession>> {
+        Box::pin(async move { Ok(Written::nothing(self.find_session(key, now).await?)) })
     }
 
     /// Gives a session that is [`FoundSession::Outdated`] still another key, and signs it anew; it is read again with
@@ -103,8 +105,11 @@ pub trait SessionStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.
-    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Renewed> {
-        Box::pin(async move { Ok(Renewed::Unchanged(self.find_session(renewal.key, renewal.now).await?)) })
+    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Written<Renewed>> {
+        Box::pin(async move {
+            let found = self.find_session(renewal.key, renewal.now).await?;
+            Ok(Written::nothing(Renewed::Unchanged(found)))
+        })
     }
 }
 

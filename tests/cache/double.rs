@@ -11,7 +11,7 @@ use doorward::store::manage::{
 use doorward::store::session::{FoundSession, NewSession, SessionStore};
 use doorward::store::{
     ChangeFeed, FoundToken, Grant, Granted, KeyStore, NewToken, NewUser, Store, StoreError, StoreFuture,
-    TokenStore, TokenSummary, UserStore, UserWithPassword,
+    TokenStore, TokenSummary, UserStore, UserWithPassword, Written,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ impl Double {
 
     /// Makes or replaces a token.
     pub(crate) fn put(&self, digest: Digest, expires: Option<UnixSeconds>, user: User) {
-        let token = FoundToken { id: CredentialId(1), created: UnixSeconds(0), expires, user };
+        let token = FoundToken { id: CredentialId(1), created: UnixSeconds(0), expires, user, as_of: None };
         self.rows.lock().insert(digest, token);
     }
 
@@ -107,11 +107,11 @@ impl TokenStore for Double {
         })
     }
 
-    fn insert_token(&self, _: NewToken) -> StoreFuture<'_, ()> {
+    fn insert_token(&self, _: NewToken) -> StoreFuture<'_, Written<()>> {
         never()
     }
 
-    fn grant_token<'a>(&'a self, _: NewToken, _: Grant<'a>) -> StoreFuture<'a, Granted> {
+    fn grant_token<'a>(&'a self, _: NewToken, _: Grant<'a>) -> StoreFuture<'a, Written<Granted>> {
         never()
     }
 
@@ -119,7 +119,7 @@ impl TokenStore for Double {
         never()
     }
 
-    fn delete_token(&self, _: CredentialId) -> StoreFuture<'_, Option<Digest>> {
+    fn delete_token(&self, _: CredentialId) -> StoreFuture<'_, Written<Option<Digest>>> {
         never()
     }
 
@@ -135,11 +135,11 @@ impl SessionStore for Double {
         never()
     }
 
-    fn insert_session(&self, _: NewSession) -> StoreFuture<'_, bool> {
+    fn insert_session(&self, _: NewSession) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 
-    fn delete_session(&self, _: Secret) -> StoreFuture<'_, bool> {
+    fn delete_session(&self, _: Secret) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 }
@@ -153,23 +153,23 @@ impl UserStore for Double {
         never()
     }
 
-    fn insert_user(&self, _: NewUser) -> StoreFuture<'_, UserId> {
+    fn insert_user(&self, _: NewUser) -> StoreFuture<'_, Written<UserId>> {
         never()
     }
 
-    fn set_active(&self, _: UserId, _: bool) -> StoreFuture<'_, bool> {
+    fn set_active(&self, _: UserId, _: bool) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 
-    fn set_password(&self, _: UserId, _: Secret) -> StoreFuture<'_, bool> {
+    fn set_password(&self, _: UserId, _: Secret) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 
-    fn set_groups(&self, _: UserId, _: Vec<String>) -> StoreFuture<'_, bool> {
+    fn set_groups(&self, _: UserId, _: Vec<String>) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 
-    fn delete_user(&self, _: UserId) -> StoreFuture<'_, bool> {
+    fn delete_user(&self, _: UserId) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 }
@@ -183,7 +183,7 @@ impl ManageUsers for Double {
         never()
     }
 
-    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, bool> {
+    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, Written<bool>> {
         never()
     }
 
@@ -191,11 +191,11 @@ impl ManageUsers for Double {
         never()
     }
 
-    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
+    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Written<Vec<UserId>>> {
         never()
     }
 
-    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
+    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Written<Option<Vec<UserId>>>> {
         never()
     }
 }
@@ -209,11 +209,11 @@ impl ManageTokens for Double {
         never()
     }
 
-    fn replace_tokens(&self, _: NewToken) -> StoreFuture<'_, Vec<Digest>> {
+    fn replace_tokens(&self, _: NewToken) -> StoreFuture<'_, Written<Vec<Digest>>> {
         never()
     }
 
-    fn delete_tokens(&self, _: UserId) -> StoreFuture<'_, Vec<Digest>> {
+    fn delete_tokens(&self, _: UserId) -> StoreFuture<'_, Written<Vec<Digest>>> {
         never()
     }
 
@@ -221,7 +221,7 @@ impl ManageTokens for Double {
         never()
     }
 
-    fn insert_tokens(&self, _: TokenBatch, _: Progress) -> StoreFuture<'_, ()> {
+    fn insert_tokens(&self, _: TokenBatch, _: Progress) -> StoreFuture<'_, Written<()>> {
         never()
     }
 }

@@ -1,6 +1,6 @@
 //! Sessions in doorward's own layout.
 
-use crate::suite::{NOW, user};
+use crate::suite::{Done as _, NOW, user};
 use doorward::clock::UnixSeconds;
 use doorward::identity::{Digest, UserId};
 use doorward::secret::Secret;
@@ -27,14 +27,14 @@ impl Site {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Sqlite::open(&directory.path().join("d.db"), SqliteOptions::default()).await.unwrap();
-        let alice = store.insert_user(user("alice")).await.unwrap();
+        let alice = store.insert_user(user("alice")).await.done();
         Self { directory, store, alice }
     }
 
     /// Logs alice in.
     async fn log_in(&self, key: &str, old: Option<&str>) -> bool {
         let version = self.store.user_by_id(self.alice).await.unwrap().unwrap().password_version;
-        self.store.insert_session(self.wish(key, old, version)).await.unwrap()
+        self.store.insert_session(self.wish(key, old, version)).await.done()
     }
 
     fn wish(&self, key: &str, old: Option<&str>, password_version: i64) -> NewSession {
@@ -85,10 +85,10 @@ async fn a_login_ends_the_session_that_it_came_with() {
 async fn a_changed_password_ends_the_sessions() {
     let site = Site::new().await;
     site.log_in(KEY, None).await;
-    site.store.set_password(site.alice, Secret::new("$argon2id$2")).await.unwrap();
+    site.store.set_password(site.alice, Secret::new("$argon2id$2")).await.done();
     assert!(matches!(site.find(KEY).await, FoundSession::Absent));
     // Whose password was checked before gets none.
-    assert!(!site.store.insert_session(site.wish(OTHER, Some(KEY), 0)).await.unwrap());
+    assert!(!site.store.insert_session(site.wish(OTHER, Some(KEY), 0)).await.done());
     assert!(site.log_in(OTHER, None).await && site.is_there(OTHER).await);
 }
 
@@ -96,7 +96,7 @@ async fn a_changed_password_ends_the_sessions() {
 async fn a_deactivated_user_is_told_and_gets_no_session() {
     let site = Site::new().await;
     site.log_in(KEY, None).await;
-    site.store.set_active(site.alice, false).await.unwrap();
+    site.store.set_active(site.alice, false).await.done();
     let found = site.find(KEY).await;
     assert!(matches!(&found, FoundSession::User(of) if !of.user.is_active), "{found:?}");
     assert!(!site.log_in(OTHER, Some(KEY)).await, "nothing is done");
@@ -108,9 +108,9 @@ async fn a_deleted_user_takes_the_sessions_along() {
     let site = Site::new().await;
     site.log_in(KEY, None).await;
     let mut feed = site.store.change_feed().await.unwrap();
-    site.store.delete_user(site.alice).await.unwrap();
+    site.store.delete_user(site.alice).await.done();
     assert!(matches!(site.find(KEY).await, FoundSession::Absent));
-    assert!(feed.changes().await.unwrap().contains(&Change::Credential(Digest::of(KEY.as_bytes()))));
+    assert!(feed.changes().await.unwrap().changes.contains(&Change::Credential(Digest::of(KEY.as_bytes()))));
 }
 
 #[tokio::test]
@@ -118,10 +118,10 @@ async fn the_end_of_a_session_is_told() {
     let site = Site::new().await;
     site.log_in(KEY, None).await;
     let mut feed = site.store.change_feed().await.unwrap();
-    assert!(site.store.delete_session(Secret::new(KEY)).await.unwrap());
-    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(Digest::of(KEY.as_bytes()))]);
-    assert!(!site.store.delete_session(Secret::new(KEY)).await.unwrap());
-    assert_eq!(feed.changes().await.unwrap(), []);
+    assert!(site.store.delete_session(Secret::new(KEY)).await.done());
+    assert_eq!(feed.changes().await.unwrap().changes, [Change::Credential(Digest::of(KEY.as_bytes()))]);
+    assert!(!site.store.delete_session(Secret::new(KEY)).await.done());
+    assert_eq!(feed.changes().await.unwrap().changes, []);
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn expired_sessions_are_pruned() {
 async fn what_only_django_has_is_not_here() {
     let site = Site::new().await;
     assert!(site.store.find_key(Secret::new("x")).await.unwrap().is_none());
-    assert!(!site.store.delete_key(Secret::new("x")).await.unwrap());
+    assert!(!site.store.delete_key(Secret::new("x")).await.done());
     let wish = KeyRequest { user: site.alice, password_version: 0, new: Secret::new("x"), now: NOW };
     assert!(matches!(site.store.obtain_key(wish).await, Err(StoreError::Foreign(_))));
     let visit =

@@ -1,6 +1,6 @@
 //! The suite on SQLite, and what is SQLite's own: the file, its lock, its schema, foreign tools that write to it.
 
-use crate::suite::{NOW, Opening, claims, digest, reported, token, user};
+use crate::suite::{Done as _, NOW, Opening, claims, digest, reported, token, user};
 use doorward::identity::UserId;
 use doorward::store::manage::ManageUsers as _;
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
@@ -56,6 +56,7 @@ async fn run(connection: &mut SqliteConnection, statement: &'static str) {
 claims! { Database, suite:
     absent_is_not_an_error
     names_are_exact
+    names_may_hold_a_null_character
     user_is_read_as_written
     user_is_changed_as_told
     token_finds_its_user
@@ -74,6 +75,10 @@ claims! { Database, suite:
     prune_keeps_what_feeds_may_not_have_read
     prune_deletes_tokens_long_expired
     too_many_changes_are_everything
+    writes_tell_what_the_feed_tells
+    large_write_says_that_everything_changed
+    answers_say_as_of_which_change_they_hold
+    history_is_what_was_not_pruned
 }
 
 claims! { Database, manage:
@@ -91,7 +96,7 @@ claims! { Database, manage:
 async fn file_is_its_owners_alone() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    store.insert_user(user("alice")).await.unwrap();
+    store.insert_user(user("alice")).await.done();
     let mut modes: Vec<_> = fs::read_dir(database.directory.path())
         .unwrap()
         .map(|entry| entry.unwrap())
@@ -149,8 +154,8 @@ async fn many_processes_may_start_at_once_on_a_new_file() {
 async fn lock_of_another_process_stops_writes_only() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
-    store.insert_token(token(1, alice)).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
+    store.insert_token(token(1, alice)).await.done();
     let mut feed = store.change_feed().await.unwrap();
     let mut foreign = database.foreign().await;
     run(&mut foreign, "BEGIN IMMEDIATE").await;
@@ -160,7 +165,7 @@ async fn lock_of_another_process_stops_writes_only() {
     });
     let reads = async {
         assert!(store.find_token(digest(1)).await.unwrap().is_some());
-        assert_eq!(feed.changes().await.unwrap(), []);
+        assert_eq!(feed.changes().await.unwrap().changes, []);
         assert!(
             Sqlite::open(&database.path(), SqliteOptions::default()).await.is_ok(),
             "a start needs no lock"
@@ -171,8 +176,8 @@ async fn lock_of_another_process_stops_writes_only() {
     let refused = tokio::time::timeout(Duration::from_secs(5), write).await.unwrap().unwrap();
     assert!(matches!(refused, Err(StoreError::NotWritten(_))), "{refused:?}");
     run(&mut foreign, "COMMIT").await;
-    assert_eq!(feed.changes().await.unwrap(), [], "nothing is half done");
-    assert!(store.set_groups(alice, vec!["g".to_owned()]).await.unwrap());
+    assert_eq!(feed.changes().await.unwrap().changes, [], "nothing is half done");
+    assert!(store.set_groups(alice, vec!["g".to_owned()]).await.done());
     assert_eq!(reported(&mut feed).await, [Change::User(alice)]);
 }
 
@@ -180,7 +185,7 @@ async fn lock_of_another_process_stops_writes_only() {
 async fn dropped_write_leaves_no_lock_behind() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
     // Dropped after each number of polls there can be, from before the beginning to after the end.
     for polls in 0..40 {
         let mut write = store.set_groups(alice, vec![format!("group {polls}"), "g".to_owned()]);
@@ -193,7 +198,7 @@ async fn dropped_write_leaves_no_lock_behind() {
         }
         drop(write);
         let active = tokio::time::timeout(HANG, store.set_active(alice, true)).await.unwrap();
-        assert!(active.unwrap(), "after {polls} polls");
+        assert!(active.done(), "after {polls} polls");
         let mut foreign = database.foreign().await;
         run(&mut foreign, "BEGIN IMMEDIATE").await;
         run(&mut foreign, "ROLLBACK").await;
@@ -211,9 +216,9 @@ async fn is_pending_after_poll<T>(future: &mut Pin<Box<dyn Future<Output = T> + 
 async fn foreign_writes_are_reported() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await.unwrap();
-    let bob = store.insert_user(user("bob")).await.unwrap();
-    store.insert_token(token(1, alice)).await.unwrap();
+    let alice = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await.done();
+    let bob = store.insert_user(user("bob")).await.done();
+    store.insert_token(token(1, alice)).await.done();
     let mut feed = store.change_feed().await.unwrap();
     let mut foreign = database.foreign().await;
     for (statement, expected) in [
@@ -237,8 +242,8 @@ async fn foreign_writes_are_reported() {
 async fn replaced_digest_is_reported_with_the_new_one() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
-    store.insert_token(token(1, alice)).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
+    store.insert_token(token(1, alice)).await.done();
     let mut feed = store.change_feed().await.unwrap();
     let mut foreign = database.foreign().await;
     sqlx::query("UPDATE token SET digest = ?")
@@ -246,22 +251,25 @@ async fn replaced_digest_is_reported_with_the_new_one() {
         .execute(&mut foreign)
         .await
         .unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1)), Change::Credential(digest(2))]);
+    assert_eq!(
+        feed.changes().await.unwrap().changes,
+        [Change::Credential(digest(1)), Change::Credential(digest(2))]
+    );
 }
 
 #[tokio::test]
 async fn writes_that_void_nothing_are_silent() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
-    store.insert_token(token(1, alice)).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
+    store.insert_token(token(1, alice)).await.done();
     let mut feed = store.change_feed().await.unwrap();
     let mut foreign = database.foreign().await;
     run(&mut foreign, "UPDATE token SET last_used_at = 5, name = 'renamed'").await;
     run(&mut foreign, "INSERT INTO user_group (name) VALUES ('empty')").await;
     run(&mut foreign, "DELETE FROM user_group WHERE name = 'empty'").await;
     run(&mut foreign, "CREATE TABLE other (x)").await;
-    assert_eq!(feed.changes().await.unwrap(), []);
+    assert_eq!(feed.changes().await.unwrap().changes, []);
     assert_eq!(store.list_tokens(None).await.unwrap()[0].last_used, Some(doorward::clock::UnixSeconds(5)));
 }
 
@@ -269,22 +277,22 @@ async fn writes_that_void_nothing_are_silent() {
 async fn rolled_back_write_leaves_no_gap() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
     let mut feed = store.change_feed().await.unwrap();
     let mut foreign = database.foreign().await;
     run(&mut foreign, "BEGIN").await;
     run(&mut foreign, "UPDATE user SET is_active = 0").await;
     run(&mut foreign, "ROLLBACK").await;
-    store.insert_token(token(1, alice)).await.unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Credential(digest(1))]);
+    store.insert_token(token(1, alice)).await.done();
+    assert_eq!(feed.changes().await.unwrap().changes, [Change::Credential(digest(1))]);
 }
 
 #[tokio::test]
 async fn token_whose_user_is_gone_is_absent() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
-    store.insert_token(token(1, alice)).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
+    store.insert_token(token(1, alice)).await.done();
     // Without foreign keys the token stays behind.
     run(&mut database.foreign().await, "DELETE FROM user").await;
     assert!(store.find_token(digest(1)).await.unwrap().is_none());
@@ -294,17 +302,17 @@ async fn token_whose_user_is_gone_is_absent() {
 async fn no_commit_is_lost_between_polls() {
     let database = Database::new();
     let store = database.open_sqlite().await;
-    let alice = store.insert_user(user("alice")).await.unwrap();
+    let alice = store.insert_user(user("alice")).await.done();
     let mut feed = database.open().await.change_feed().await.unwrap();
     let writer = tokio::spawn(async move {
         for number in 0..200 {
-            store.insert_token(token(number, alice)).await.unwrap();
+            store.insert_token(token(number, alice)).await.done();
         }
     });
     let mut seen = Vec::new();
     let follow = async {
         while seen.len() < 200 {
-            seen.extend(feed.changes().await.unwrap());
+            seen.extend(feed.changes().await.unwrap().changes);
         }
     };
     tokio::time::timeout(HANG, follow).await.unwrap();
@@ -329,7 +337,7 @@ async fn a_file_that_takes_the_place_of_another_is_read_at_once() {
     let (path, other) = (directory.path().join("d.db"), directory.path().join("e.db"));
     for (path, name) in [(&path, "alice"), (&other, "bob")] {
         let store = Sqlite::open(path, SqliteOptions::default()).await.unwrap();
-        store.insert_user(user(name)).await.unwrap();
+        store.insert_user(user(name)).await.done();
         store.close().await;
     }
     let store = Sqlite::open(&path, SqliteOptions::default()).await.unwrap();
@@ -339,10 +347,10 @@ async fn a_file_that_takes_the_place_of_another_is_read_at_once() {
     assert!(feed.changes().await.is_err(), "there is none");
     assert!(store.find_user("alice").await.is_err(), "and what was open before is not asked");
     fs::rename(&other, &path).unwrap();
-    assert_eq!(feed.changes().await.unwrap(), [Change::Everything]);
+    assert_eq!(feed.changes().await.unwrap().changes, [Change::Everything]);
     assert!(store.find_user("alice").await.unwrap().is_none());
     assert!(store.find_user("bob").await.unwrap().is_some());
-    store.insert_user(user("carol")).await.unwrap();
+    store.insert_user(user("carol")).await.done();
     assert!(store.find_user("carol").await.unwrap().is_some());
 }
 

@@ -423,7 +423,7 @@ impl Sessions {
     }
 
     fn fact(&self, key: CredentialKey, session: UserSession) -> Fact {
-        let UserSession { user, expires, csrf_secret } = session;
+        let UserSession { user, expires, csrf_secret, as_of: _ } = session;
         Fact {
             id: self.lookups.id(&key),
             expires: Some(expires),

@@ -6,8 +6,8 @@ use crate::store::django::sessions::datetime;
 use crate::store::django::statements::{COUNT_KEYS, DELETE_KEY, DELETE_KEYS_OF, INSERT_KEY};
 use crate::store::django::users::UserRow;
 use crate::store::django::{Django, safe};
-use crate::store::sqlite::error::{not_written, unavailable};
-use crate::store::{KeyRequest, KeyStore, StoreError, StoreFuture};
+use crate::store::sql::error::{not_written, unavailable};
+use crate::store::{Change, KeyRequest, KeyStore, StoreError, StoreFuture, Written};
 use sqlx::FromRow;
 
 #[derive(FromRow)]
@@ -57,33 +57,36 @@ impl KeyStore for Django {
         }))
     }
 
-    fn obtain_key(&self, wanted: KeyRequest) -> StoreFuture<'_, Option<Secret>> {
+    fn obtain_key(&self, wanted: KeyRequest) -> StoreFuture<'_, Written<Option<Secret>>> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
             let user = self.unchanged(&mut write, wanted.user, wanted.password_version).await;
             if user.map_err(not_written)?.is_none() {
-                return Ok(None);
+                return Ok(Written::nothing(None));
             }
             let query =
                 sqlx::query_scalar::<_, String>(safe(&self.statements.key_of_user)).bind(wanted.user.0);
             if let Some(key) = query.fetch_optional(&mut *write).await.map_err(not_written)? {
-                return Ok(Some(Secret::new(key)));
+                return Ok(Written::nothing(Some(Secret::new(key))));
             }
             let key = text(&wanted.new).ok_or(StoreError::Foreign("a key that is no text"))?;
             let query = sqlx::query(INSERT_KEY).bind(key).bind(datetime(wanted.now)).bind(wanted.user.0);
             query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(Some(wanted.new))
+            // Somebody may have tried it before it was stored.
+            let made = Change::Credential(Digest::of(wanted.new.expose()));
+            Ok(Written::unnumbered(Some(wanted.new), vec![made]))
         })
     }
 
-    fn delete_key(&self, key: Secret) -> StoreFuture<'_, bool> {
+    fn delete_key(&self, key: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let Some(key) = text(&key) else { return Ok(false) };
+            let gone = Change::Credential(Digest::of(key.expose()));
+            let Some(key) = text(&key) else { return Ok(Written::nothing(false)) };
             let mut write = self.pools.write().await?;
             let done = sqlx::query(DELETE_KEY).bind(key).execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            Ok(Written::unnumbered(done.rows_affected() > 0, vec![gone]))
         })
     }
 }

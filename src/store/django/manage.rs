@@ -3,8 +3,8 @@
 use crate::identity::UserId;
 use crate::store::django::{Django, safe};
 use crate::store::manage::{Account, Group, ManageTokens as _, ManageUsers, UserUpdate};
-use crate::store::sqlite::error::unavailable;
-use crate::store::{StoreError, StoreFuture, UserStore as _};
+use crate::store::sql::error::unavailable;
+use crate::store::{StoreError, StoreFuture, UserStore as _, Written};
 
 impl ManageUsers for Django {
     fn list_users(&self) -> StoreFuture<'_, Vec<Account>> {
@@ -30,7 +30,7 @@ impl ManageUsers for Django {
         })
     }
 
-    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, bool> {
+    fn update_user(&self, _: UserId, _: UserUpdate) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async { Err(StoreError::Foreign("the table of users")) })
     }
 
@@ -43,11 +43,11 @@ impl ManageUsers for Django {
         })
     }
 
-    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Vec<UserId>> {
+    fn join_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Written<Vec<UserId>>> {
         Box::pin(async { Err(StoreError::Foreign("membership of groups")) })
     }
 
-    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Option<Vec<UserId>>> {
+    fn leave_group(&self, _: &str, _: Vec<UserId>) -> StoreFuture<'_, Written<Option<Vec<UserId>>>> {
         Box::pin(async { Err(StoreError::Foreign("membership of groups")) })
     }
 }

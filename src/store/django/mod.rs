@@ -19,9 +19,9 @@ use crate::config::UserTable;
 use crate::django;
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
 use crate::store::django::users::UserRow;
-use crate::store::sqlite::error::unavailable;
+use crate::store::sql::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
-use crate::store::{Change, ChangeFeed, Store, StoreError, StoreFuture};
+use crate::store::{Change, ChangeFeed, Changes, Store, StoreError, StoreFuture};
 use sqlx::AssertSqlSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Django {
         if !path.exists() {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
-        let pools = Pools::adopt(path, &options).await.map_err(not_a_database)?;
+        let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
         let statements = Statements::new(&settings.user);
         let adopted = Self { pools, own, statements, settings };
         adopted.probe().await?;
@@ -139,14 +139,15 @@ struct Feed {
 }
 
 impl ChangeFeed for Feed {
-    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>> {
+    fn changes(&mut self) -> StoreFuture<'_, Changes> {
         Box::pin(async {
             let own = self.own.changes().await?;
-            self.told.extend(own);
+            self.told.extend(own.changes);
             if self.django.has_changed().await? {
                 self.told.push(Change::Something);
             }
-            Ok(std::mem::take(&mut self.told))
+            // The numbers of ours say nothing of Django's file.
+            Ok(Changes::unnumbered(std::mem::take(&mut self.told)))
         })
     }
 }

@@ -4,20 +4,33 @@ use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, UserId};
 use crate::store::django::Django;
 use crate::store::manage::{ManageTokens, Progress, TokenBatch, TokenPage, TokenPlace};
-use crate::store::sqlite::error::unavailable;
+use crate::store::sql::error::unavailable;
 use crate::store::{
-    FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore, TokenSummary, UserStore as _,
+    Change, FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore, TokenSummary,
+    UserStore as _, Written,
 };
 use std::collections::BTreeSet;
 
 impl Django {
     /// Puts the user into the own store, as Django knows it now.
-    async fn mirror(&self, user: UserId) -> Result<(), StoreError> {
+    async fn mirror(&self, user: UserId) -> Result<Vec<Change>, StoreError> {
         match self.user_by_id(user).await? {
-            Some(user) => self.own.mirror(&user).await,
+            Some(user) => self.own.mirror(&user).await.map(voided),
             None => Err(StoreError::NotWritten("there is no such user".into())),
         }
     }
+}
+
+/// What a write to the own store made void. Its numbers say nothing of Django's tables, on which the cached answers
+/// depend as well.
+fn voided(written: Written<()>) -> Vec<Change> {
+    written.changes.changes
+}
+
+/// A write to the own store, and what was made void for it before.
+fn after<T>(mut changes: Vec<Change>, written: Written<T>) -> Written<T> {
+    changes.extend(written.changes.changes);
+    Written::unnumbered(written.value, changes)
 }
 
 impl TokenStore for Django {
@@ -36,25 +49,25 @@ impl TokenStore for Django {
                 );
                 return Ok(None);
             }
-            Ok(Some(FoundToken { user, ..found }))
+            Ok(Some(FoundToken { user, as_of: None, ..found }))
         })
     }
 
-    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, ()> {
+    fn insert_token(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
         Box::pin(async move {
-            self.mirror(token.user).await?;
-            self.own.insert_token(token).await
+            let mirrored = self.mirror(token.user).await?;
+            Ok(after(mirrored, self.own.insert_token(token).await?))
         })
     }
 
-    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Granted> {
+    fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Written<Granted>> {
         Box::pin(async move {
             let mut read = self.pools.readers.begin().await.map_err(unavailable)?;
             let user = self.unchanged(&mut read, token.user, grant.password_version).await;
             drop(read);
-            let Some(user) = user.map_err(unavailable)? else { return Ok(Granted::Void) };
-            self.own.mirror(&user.user).await?;
-            self.own.grant_token(token, grant).await
+            let Some(user) = user.map_err(unavailable)? else { return Ok(Written::nothing(Granted::Void)) };
+            let mirrored = voided(self.own.mirror(&user.user).await?);
+            Ok(after(mirrored, self.own.grant_token(token, grant).await?))
         })
     }
 
@@ -62,8 +75,8 @@ impl TokenStore for Django {
         self.own.write_uses(uses)
     }
 
-    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Option<Digest>> {
-        self.own.delete_token(id)
+    fn delete_token(&self, id: CredentialId) -> StoreFuture<'_, Written<Option<Digest>>> {
+        Box::pin(async move { Ok(after(Vec::new(), self.own.delete_token(id).await?)) })
     }
 
     fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>> {
@@ -85,19 +98,22 @@ impl ManageTokens for Django {
         self.own.count_tokens(user)
     }
 
-    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Vec<Digest>> {
+    fn replace_tokens(&self, token: NewToken) -> StoreFuture<'_, Written<Vec<Digest>>> {
         Box::pin(async move {
-            self.mirror(token.user).await?;
-            self.own.replace_tokens(token).await
+            let mirrored = self.mirror(token.user).await?;
+            Ok(after(mirrored, self.own.replace_tokens(token).await?))
         })
     }
 
     /// The one key that DRF knows of the user goes, too.
-    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Vec<Digest>> {
+    fn delete_tokens(&self, user: UserId) -> StoreFuture<'_, Written<Vec<Digest>>> {
         Box::pin(async move {
-            let mut deleted = self.own.delete_tokens(user).await?;
-            deleted.extend(self.delete_keys_of(user).await?);
-            Ok(deleted)
+            let Written { value: mut deleted, changes } = self.own.delete_tokens(user).await?;
+            let mut changes = changes.changes;
+            let keys = self.delete_keys_of(user).await?;
+            changes.extend(keys.iter().map(|key| Change::Credential(*key)));
+            deleted.extend(keys);
+            Ok(Written::unnumbered(deleted, changes))
         })
     }
 
@@ -105,13 +121,14 @@ impl ManageTokens for Django {
         self.own.taken_digests(digests)
     }
 
-    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, ()> {
+    fn insert_tokens(&self, batch: TokenBatch, progress: Progress) -> StoreFuture<'_, Written<()>> {
         Box::pin(async move {
             let users: BTreeSet<UserId> = batch.tokens.iter().map(|token| token.user).collect();
+            let mut mirrored = Vec::new();
             for user in users {
-                self.mirror(user).await?;
+                mirrored.extend(self.mirror(user).await?);
             }
-            self.own.insert_tokens(batch, progress).await
+            Ok(after(mirrored, self.own.insert_tokens(batch, progress).await?))
         })
     }
 }

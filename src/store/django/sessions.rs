@@ -2,13 +2,13 @@
 
 use crate::clock::UnixSeconds;
 use crate::django::{self, Match, Session, SessionExpiry};
-use crate::identity::UserId;
+use crate::identity::{Digest, UserId};
 use crate::secret::Secret;
 use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION};
 use crate::store::django::{Django, safe};
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession, Visit};
-use crate::store::sqlite::error::not_written;
-use crate::store::{StoreError, StoreFuture};
+use crate::store::sql::error::not_written;
+use crate::store::{Change, StoreError, StoreFuture, Written};
 use sqlx::{FromRow, SqliteConnection};
 
 #[derive(FromRow)]
@@ -72,6 +72,7 @@ impl Django {
             user: user.user,
             expires: UnixSeconds(expires),
             csrf_secret: session.csrf_secret(),
+            as_of: None,
         };
         let found = match matches {
             // An inactive user is nobody before anybody looks at the hash.
@@ -117,6 +118,11 @@ fn text(key: &Secret) -> Option<&str> {
     std::str::from_utf8(key.expose()).ok()
 }
 
+/// What is cached under this key is void.
+fn change(key: &Secret) -> Change {
+    Change::Credential(Digest::of(key.expose()))
+}
+
 fn not_text() -> StoreError {
     StoreError::Foreign("a session whose key is no text")
 }
@@ -134,12 +140,12 @@ impl SessionStore for Django {
     }
 
     /// `contrib.auth.login`: the old session's content goes over unless it was somebody else's.
-    fn insert_session(&self, new: NewSession) -> StoreFuture<'_, bool> {
+    fn insert_session(&self, new: NewSession) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
             let user =
                 self.unchanged(&mut write, new.user, new.password_version).await.map_err(not_written)?;
-            let Some(user) = user else { return Ok(false) };
+            let Some(user) = user else { return Ok(Written::nothing(false)) };
             let mut session = Session::default();
             if let Some(old) = new.old.as_ref().and_then(text) {
                 let read = self.read_session(&mut write, old, new.now).await.map_err(not_written)?;
@@ -171,11 +177,11 @@ impl SessionStore for Django {
                 query.execute(&mut *write).await.map_err(not_written)?;
             }
             write.commit().await.map_err(not_written)?;
-            Ok(true)
+            Ok(Written::unnumbered(true, new.old.iter().map(change).collect()))
         })
     }
 
-    fn keep_csrf_secret(&self, visit: Visit) -> StoreFuture<'_, Secret> {
+    fn keep_csrf_secret(&self, visit: Visit) -> StoreFuture<'_, Written<Secret>> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
             let secret = text(&visit.csrf_secret).ok_or_else(not_text)?;
@@ -194,35 +200,38 @@ impl SessionStore for Django {
             let expires = end(&session, visit.now, visit.expires);
             self.write_session(&mut write, name, &session, visit.now, expires).await?;
             write.commit().await.map_err(not_written)?;
-            Ok(key)
+            Ok(Written::unnumbered(key, visit.key.iter().map(change).collect()))
         })
     }
 
-    fn delete_session(&self, key: Secret) -> StoreFuture<'_, bool> {
+    fn delete_session(&self, key: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let Some(key) = text(&key) else { return Ok(false) };
+            let gone = change(&key);
+            let Some(key) = text(&key) else { return Ok(Written::nothing(false)) };
             let mut write = self.pools.write().await?;
             let deleted = delete(&mut write, key).await?;
             write.commit().await.map_err(not_written)?;
-            Ok(deleted)
+            Ok(Written::unnumbered(deleted, vec![gone]))
         })
     }
 
-    fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
+    fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, Written<FoundSession>> {
         Box::pin(async move {
-            let Some(key) = text(&key) else { return Ok(FoundSession::Absent) };
+            let gone = change(&key);
+            let Some(key) = text(&key) else { return Ok(Written::nothing(FoundSession::Absent)) };
             let mut write = self.pools.write().await?;
             let found = self.read_session(&mut write, key, now).await.map_err(not_written)?.found;
-            if matches!(found, FoundSession::Void) {
-                delete(&mut write, key).await?;
-                write.commit().await.map_err(not_written)?;
+            if !matches!(found, FoundSession::Void) {
+                return Ok(Written::nothing(found));
             }
-            Ok(found)
+            delete(&mut write, key).await?;
+            write.commit().await.map_err(not_written)?;
+            Ok(Written::unnumbered(found, vec![gone]))
         })
     }
 
     /// `contrib.auth.get_user` where the hash is that of a fallback key: `cycle_key`, and the hash anew.
-    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Renewed> {
+    fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Written<Renewed>> {
         Box::pin(async move {
             let Renewal { key, new, now, age_seconds } = renewal;
             let (Some(old), Some(new)) = (text(&key), text(&new)) else { return Err(not_text()) };
@@ -230,14 +239,16 @@ impl SessionStore for Django {
             let Read { session, found } =
                 self.read_session(&mut write, old, now).await.map_err(not_written)?;
             let (Some(mut session), FoundSession::Outdated(_)) = (session, &found) else {
-                return Ok(Renewed::Unchanged(found));
+                return Ok(Written::nothing(Renewed::Unchanged(found)));
             };
             let user = session.user_id().and_then(|id| id.parse().ok());
             let user = match user {
                 Some(id) => self.read_user(&mut write, UserId(id)).await.map_err(not_written)?,
                 None => None,
             };
-            let Some(user) = user else { return Ok(Renewed::Unchanged(FoundSession::Absent)) };
+            let Some(user) = user else {
+                return Ok(Written::nothing(Renewed::Unchanged(FoundSession::Absent)));
+            };
             let password = String::from_utf8_lossy(user.password.expose());
             session.set_auth_hash(&self.settings.keys.auth_hash(&password));
             let expires = end(&session, now, UnixSeconds(now.0.saturating_add(age_seconds)));
@@ -245,7 +256,8 @@ impl SessionStore for Django {
             delete(&mut write, old).await?;
             write.commit().await.map_err(not_written)?;
             let csrf_secret = session.csrf_secret();
-            Ok(Renewed::Renewed(UserSession { user: user.user, expires, csrf_secret }))
+            let renewed = UserSession { user: user.user, expires, csrf_secret, as_of: None };
+            Ok(Written::unnumbered(Renewed::Renewed(renewed), vec![change(&key)]))
         })
     }
 }

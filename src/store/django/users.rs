@@ -5,8 +5,8 @@ use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::django::sessions::datetime;
 use crate::store::django::{Django, safe};
-use crate::store::sqlite::error::{not_written, unavailable};
-use crate::store::{NewUser, StoreError, StoreFuture, UserStore, UserWithPassword};
+use crate::store::sql::error::{not_written, unavailable};
+use crate::store::{Change, NewUser, StoreError, StoreFuture, UserStore, UserWithPassword, Written};
 use sqlx::{FromRow, SqliteConnection};
 
 /// Passwords that are looked at to see how most of them are encoded.
@@ -45,7 +45,7 @@ impl UserRow {
             password_version: version(&self.password),
             not_before: 0,
         };
-        Ok(UserWithPassword { user, password: Secret::new(self.password) })
+        Ok(UserWithPassword { user, password: Secret::new(self.password), as_of: None })
     }
 }
 
@@ -104,7 +104,7 @@ impl UserStore for Django {
         }))
     }
 
-    fn recode_password(&self, user: UserId, old: Secret, new: Secret) -> StoreFuture<'_, bool> {
+    fn recode_password(&self, user: UserId, old: Secret, new: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
             let query = sqlx::query(safe(&self.statements.recode_password))
@@ -113,12 +113,12 @@ impl UserStore for Django {
                 .bind(text(&new)?);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            Ok(Written::unnumbered(done.rows_affected() > 0, vec![Change::User(user)]))
         })
     }
 
     /// Only the remote-user scheme makes users here, where it was told to.
-    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, UserId> {
+    fn insert_user(&self, user: NewUser) -> StoreFuture<'_, Written<UserId>> {
         Box::pin(async move {
             if !user.groups.is_empty() {
                 return Err(StoreError::Foreign("membership of groups"));
@@ -132,11 +132,12 @@ impl UserStore for Django {
                 .bind(datetime(user.created));
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(UserId(done.last_insert_rowid()))
+            let id = UserId(done.last_insert_rowid());
+            Ok(Written::unnumbered(id, vec![Change::User(id)]))
         })
     }
 
-    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, bool> {
+    fn set_active(&self, user: UserId, active: bool) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
             let statement = self.statements.set_active.as_ref();
             let statement = statement.ok_or(StoreError::Foreign("whether a user is active"))?;
@@ -144,25 +145,25 @@ impl UserStore for Django {
             let query = sqlx::query(safe(statement)).bind(user.0).bind(active);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            Ok(Written::unnumbered(done.rows_affected() > 0, vec![Change::User(user)]))
         })
     }
 
-    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, bool> {
+    fn set_password(&self, user: UserId, password: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
             let mut write = self.pools.write().await?;
             let query = sqlx::query(safe(&self.statements.set_password)).bind(user.0).bind(text(&password)?);
             let done = query.execute(&mut *write).await.map_err(not_written)?;
             write.commit().await.map_err(not_written)?;
-            Ok(done.rows_affected() > 0)
+            Ok(Written::unnumbered(done.rows_affected() > 0, vec![Change::User(user)]))
         })
     }
 
-    fn set_groups(&self, _: UserId, _: Vec<String>) -> StoreFuture<'_, bool> {
+    fn set_groups(&self, _: UserId, _: Vec<String>) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async { Err(StoreError::Foreign("membership of groups")) })
     }
 
-    fn delete_user(&self, _: UserId) -> StoreFuture<'_, bool> {
+    fn delete_user(&self, _: UserId) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async { Err(StoreError::Foreign("the table of users")) })
     }
 }

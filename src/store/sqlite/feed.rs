@@ -5,25 +5,16 @@
 //! version again and is found by the next call. Position and version advance together, after the last await, so a
 //! call that is dropped or fails is simply repeated.
 
-use crate::identity::{Digest, UserId};
+use crate::store::own::changes::{ChangeRow, READ_ROWS, ROWS_MAX, follow, limit, sequence};
+use crate::store::sql::Row;
+use crate::store::sql::error::unavailable;
 use crate::store::sqlite::Pools;
-use crate::store::sqlite::error::unavailable;
 use crate::store::sqlite::watched::Identity;
-use crate::store::{Change, ChangeFeed, StoreError, StoreFuture};
+use crate::store::{ChangeFeed, Changes, StoreError, StoreFuture};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnection;
 
-/// More rows than this at once are answered by [`Change::Everything`]: reading them would take longer than
-/// confirming what is cached.
-const ROWS_MAX: usize = 10_000;
-
-/// From the last row read (if it is still there) on; one more than [`ROWS_MAX`] new ones.
-const READ_ROWS: &str =
-    "SELECT sequence, token_digest, user_id FROM change WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2";
 const READ_POSITION: &str = "SELECT coalesce(max(sequence), 0) FROM change";
-
-/// A row of the table of changes.
-type Row = (i64, Option<Vec<u8>>, Option<i64>);
 
 /// Reads the table of changes from where it stopped.
 #[derive(Debug)]
@@ -65,60 +56,39 @@ impl Feed {
         Ok(Self { connection, version: None, position, opened })
     }
 
-    async fn changed(&mut self) -> Result<Vec<Change>, StoreError> {
+    async fn changed(&mut self) -> Result<Changes, StoreError> {
         if self.opened.is_replaced().await.map_err(unavailable)? {
             *self = Self::open(&self.opened.pools).await?;
-            return Ok(vec![Change::Everything]);
+            let newest = sequence(self.position);
+            return Ok(Changes { first: None, ..Changes::everything(newest, newest) });
         }
         self.read().await.map_err(unavailable)
     }
 
-    async fn read(&mut self) -> sqlx::Result<Vec<Change>> {
+    async fn read(&mut self) -> sqlx::Result<Changes> {
         let version = version(&mut self.connection).await?;
+        let before = sequence(self.position);
         if self.version == Some(version) {
-            return Ok(Vec::new());
+            return Ok(Changes::numbered(before, Vec::new()));
         }
-        let limit = i64::try_from(ROWS_MAX + 2).unwrap_or(i64::MAX);
-        let rows: Vec<Row> =
-            sqlx::query_as(READ_ROWS).bind(self.position).bind(limit).fetch_all(&mut self.connection).await?;
-        let (changes, position) = match follow(self.position, &rows) {
-            Some(changes) => (changes, rows.last().map_or(self.position, |row| row.0)),
-            None => (vec![Change::Everything], self.newest().await?),
+        let query = sqlx::query(READ_ROWS).bind(self.position).bind(limit(ROWS_MAX));
+        let rows = query.fetch_all(&mut self.connection).await?.into_iter().map(Row::Sqlite);
+        let rows = rows.map(|row| ChangeRow::from_row(&row)).collect::<sqlx::Result<Vec<_>>>()?;
+        let (changes, position) = if let Some(changes) = follow(self.position, &rows, ROWS_MAX) {
+            (Changes::numbered(before, changes), rows.last().map_or(self.position, |row| row.sequence))
+        } else {
+            let newest = newest(&mut self.connection).await?;
+            (Changes::everything(before, sequence(newest)), newest)
         };
         self.version = Some(version);
         self.position = position;
         Ok(changes)
     }
-
-    async fn newest(&mut self) -> sqlx::Result<i64> {
-        sqlx::query_scalar(READ_POSITION).fetch_one(&mut self.connection).await
-    }
 }
 
-/// What the rows after `position` say; `None` if they cannot be relied on: some are missing, or there are too many.
-fn follow(position: i64, rows: &[Row]) -> Option<Vec<Change>> {
-    let (known, new) = match rows {
-        [first, new @ ..] if first.0 == position => (true, new),
-        new => (false, new),
-    };
-    // The newest row is never pruned. Where even that is gone the file was replaced by an older copy.
-    let replaced = new.is_empty() && !known && position != 0;
-    let numbers = (position.saturating_add(1)..).zip(new);
-    if replaced || new.len() > ROWS_MAX || numbers.clone().any(|(number, row)| row.0 != number) {
-        return None;
-    }
-    let mut changes = numbers.map(|(_, row)| change(row)).collect::<Option<Vec<_>>>()?;
-    changes.dedup();
-    Some(changes)
-}
-
-/// `None`: a row that says nothing this program understands.
-fn change(row: &Row) -> Option<Change> {
-    match row {
-        (_, Some(digest), None) => Some(Change::Credential(Digest(digest.as_slice().try_into().ok()?))),
-        (_, None, Some(user)) => Some(Change::User(UserId(*user))),
-        _ => None,
-    }
+/// Number of the newest change; 0: there never was one.
+async fn newest(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar(READ_POSITION).fetch_one(connection).await
 }
 
 /// Tells whether others wrote to a file that has no table of changes.
@@ -160,7 +130,7 @@ async fn version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
 }
 
 impl ChangeFeed for Feed {
-    fn changes(&mut self) -> StoreFuture<'_, Vec<Change>> {
+    fn changes(&mut self) -> StoreFuture<'_, Changes> {
         Box::pin(async {
             let read_wait = self.opened.pools.read_wait;
             match tokio::time::timeout(read_wait, self.changed()).await {
@@ -168,39 +138,5 @@ impl ChangeFeed for Feed {
                 Err(late) => Err(StoreError::Unavailable(Box::new(late))),
             }
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(sequence: i64) -> Row {
-        (sequence, None, Some(sequence * 100))
-    }
-
-    #[test]
-    fn rows_in_sequence_are_followed() {
-        let user = |id| Change::User(UserId(id));
-        assert_eq!(follow(0, &[]), Some(vec![]), "nothing ever happened");
-        assert_eq!(follow(4, &[row(4)]), Some(vec![]), "nothing new");
-        assert_eq!(follow(4, &[row(4), row(5), row(6)]), Some(vec![user(500), user(600)]));
-        assert_eq!(follow(4, &[row(5)]), Some(vec![user(500)]), "the row of the position was pruned");
-    }
-
-    #[test]
-    fn missing_rows_void_everything() {
-        assert_eq!(follow(4, &[row(6)]), None, "5 was pruned");
-        assert_eq!(follow(4, &[row(4), row(5), row(7)]), None, "a hole");
-        assert_eq!(follow(4, &[]), None, "the file was replaced by an older copy");
-        assert_eq!(follow(4, &[row(4), (5, None, None)]), None, "a row of a later schema");
-    }
-
-    #[test]
-    fn too_many_rows_void_everything() {
-        let last = i64::try_from(ROWS_MAX).unwrap();
-        let rows: Vec<Row> = (1..=last + 1).map(row).collect();
-        assert!(follow(0, &rows[..ROWS_MAX]).is_some());
-        assert_eq!(follow(0, &rows), None);
     }
 }

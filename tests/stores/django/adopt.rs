@@ -1,6 +1,7 @@
 //! What is looked at before a database is adopted, and that nothing of it is changed.
 
 use super::{BACKEND, NOW, Site, run, settings};
+use crate::suite::Done as _;
 use doorward::config::{GroupTable, UserTable};
 use doorward::identity::UserId;
 use doorward::secret::Secret;
@@ -28,7 +29,7 @@ async fn neither_the_schema_nor_the_mode_of_the_file_is_changed() {
             new: Secret::new("k".repeat(40)),
             now: NOW,
         };
-        store.obtain_key(key).await.unwrap().unwrap();
+        store.obtain_key(key).await.done().unwrap();
         let session = NewSession {
             key: Secret::new("s".repeat(32)),
             old: None,
@@ -38,7 +39,7 @@ async fn neither_the_schema_nor_the_mode_of_the_file_is_changed() {
             now: NOW,
             expires: NOW,
         };
-        assert!(store.insert_session(session).await.unwrap());
+        assert!(store.insert_session(session).await.done());
         store.prune(NOW).await.unwrap();
         store.close().await.unwrap();
         assert_eq!(site.text(schema).await.unwrap(), before);
@@ -106,14 +107,14 @@ async fn ids_that_are_no_numbers_are_told() {
 async fn an_own_store_with_users_of_its_own_is_refused() {
     let site = Site::new();
     let own = site.own().await;
-    own.insert_user(crate::suite::user("carol")).await.unwrap();
+    own.insert_user(crate::suite::user("carol")).await.done();
     own.close().await;
     let text = site.refused(settings()).await;
     assert!(text.contains("[store.own]"), "{text}");
     // Whoever has tokens here is mirrored, and in nobody's way.
     let site = Site::new();
     let store = site.open().await;
-    doorward::store::TokenStore::insert_token(&store, crate::suite::token(1, UserId(1))).await.unwrap();
+    doorward::store::TokenStore::insert_token(&store, crate::suite::token(1, UserId(1))).await.done();
     store.close().await.unwrap();
     site.open().await;
 }
@@ -161,9 +162,9 @@ async fn users_may_be_in_another_table_of_fewer_columns() {
         now: NOW,
         expires: NOW,
     };
-    assert!(store.insert_session(sessions).await.unwrap());
+    assert!(store.insert_session(sessions).await.done());
     assert!(matches!(store.set_active(UserId(3), false).await, Err(StoreError::Foreign(_))));
-    assert!(store.set_password(UserId(3), Secret::new("!")).await.unwrap());
+    assert!(store.set_password(UserId(3), Secret::new("!")).await.done());
     assert_eq!(site.text("SELECT secret FROM accounts_person WHERE person_id = 3").await.unwrap(), "!");
 }
 
@@ -219,16 +220,16 @@ async fn feed_says_that_somebody_wrote_and_otherwise_nothing() {
         let store = site.open().await;
         let mut django = site.django().await;
         let mut feed: Box<dyn ChangeFeed> = store.change_feed().await.unwrap();
-        assert_eq!(feed.changes().await.unwrap(), []);
+        assert_eq!(feed.changes().await.unwrap().changes, []);
         run(&mut django, "SELECT count(*) FROM auth_user").await;
         store.find_user("alice").await.unwrap();
-        assert_eq!(feed.changes().await.unwrap(), [], "{mode}: reading is no change");
+        assert_eq!(feed.changes().await.unwrap().changes, [], "{mode}: reading is no change");
         run(&mut django, "UPDATE auth_user SET is_active = 0 WHERE id = 1").await;
-        assert_eq!(feed.changes().await.unwrap(), [Change::Something], "{mode}");
-        assert_eq!(feed.changes().await.unwrap(), [], "{mode}: told once");
+        assert_eq!(feed.changes().await.unwrap().changes, [Change::Something], "{mode}");
+        assert_eq!(feed.changes().await.unwrap().changes, [], "{mode}: told once");
         // Of the own store it says more.
-        doorward::store::TokenStore::insert_token(&store, crate::suite::token(1, UserId(1))).await.unwrap();
-        let told = feed.changes().await.unwrap();
+        doorward::store::TokenStore::insert_token(&store, crate::suite::token(1, UserId(1))).await.done();
+        let told = feed.changes().await.unwrap().changes;
         assert!(told.contains(&Change::Credential(crate::suite::digest(1))), "{told:?}");
         assert!(!told.contains(&Change::Something), "{told:?}");
     }
@@ -248,7 +249,7 @@ async fn a_locked_database_is_waited_for_but_not_for_ever() {
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     run(&mut django, "ROLLBACK").await;
     assert!(store.find_user("alice").await.unwrap().is_some());
-    assert!(!store.delete_session(Secret::new("x".repeat(32))).await.unwrap());
+    assert!(!store.delete_session(Secret::new("x".repeat(32))).await.done());
 }
 
 #[tokio::test]

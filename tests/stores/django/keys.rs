@@ -1,6 +1,7 @@
 //! Keys of DRF's `authtoken_token`.
 
 use super::{NOW, Site, datetime};
+use crate::suite::Done as _;
 use doorward::identity::UserId;
 use doorward::secret::Secret;
 use doorward::store::{KeyRequest, KeyStore as _, UserStore as _};
@@ -37,7 +38,7 @@ async fn the_key_that_is_there_is_given_again() {
     let store = site.open().await;
     let version = async |name| store.find_user(name).await.unwrap().unwrap().user.password_version;
     let (alice, bob) = (version("alice").await, version("bob").await);
-    let obtain = async |wish| store.obtain_key(wish).await.unwrap();
+    let obtain = async |wish| store.obtain_key(wish).await.done();
     assert_eq!(obtain(wish(1, alice, "new")).await.unwrap(), Secret::new(ALICE));
     assert_eq!(obtain(wish(2, bob, "bobs new key")).await.unwrap(), Secret::new("bobs new key"));
     assert_eq!(obtain(wish(2, bob, "another one")).await.unwrap(), Secret::new("bobs new key"));
@@ -45,8 +46,8 @@ async fn the_key_that_is_there_is_given_again() {
         site.text("SELECT created || ' ' || user_id FROM authtoken_token WHERE key = 'bobs new key'").await;
     assert_eq!(row.unwrap(), format!("{} 2", datetime(NOW)));
     assert!(store.find_key(Secret::new("bobs new key")).await.unwrap().is_some());
-    assert!(store.delete_key(Secret::new("bobs new key")).await.unwrap());
-    assert!(!store.delete_key(Secret::new("bobs new key")).await.unwrap());
+    assert!(store.delete_key(Secret::new("bobs new key")).await.done());
+    assert!(!store.delete_key(Secret::new("bobs new key")).await.done());
     assert!(store.find_key(Secret::new("bobs new key")).await.unwrap().is_none());
 }
 
@@ -59,7 +60,7 @@ async fn no_key_for_whoever_changed_since_the_password_was_checked() {
         let store = site.open().await;
         let bob = store.find_user("bob").await.unwrap().unwrap().user;
         site.run(format!("{change} WHERE id = 2")).await;
-        assert!(store.obtain_key(wish(2, bob.password_version, "new")).await.unwrap().is_none(), "{change}");
+        assert!(store.obtain_key(wish(2, bob.password_version, "new")).await.done().is_none(), "{change}");
         assert!(store.find_key(Secret::new("new")).await.unwrap().is_none(), "{change}");
     }
 }
@@ -79,7 +80,7 @@ async fn all_who_ask_at_once_get_one_key() {
         .collect();
     let mut keys = Vec::new();
     for asked in asking {
-        keys.push(asked.await.unwrap().unwrap().unwrap().expose().to_vec());
+        keys.push(asked.await.unwrap().done().unwrap().expose().to_vec());
     }
     keys.dedup();
     assert_eq!(keys.len(), 1);

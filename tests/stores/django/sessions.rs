@@ -1,6 +1,7 @@
 //! Django's sessions: read as Django reads them, and ended or renewed only after they were read again.
 
 use super::{BACKEND, NOW, OLD_SECRET_KEY, Site, datetime, keys, old_keys};
+use crate::suite::Done as _;
 use doorward::clock::UnixSeconds;
 use doorward::django::{Session, decode};
 use doorward::identity::UserId;
@@ -85,7 +86,7 @@ async fn what_cannot_be_read_is_nobodys_and_stays() {
         let key = format!("session-{name}");
         site.row(&key, data, "2100-01-01 00:00:00").await;
         assert_nobodys(&find(&store, &key).await);
-        assert_nobodys(&store.end_void(Secret::new(key.as_str()), NOW).await.unwrap());
+        assert_nobodys(&store.end_void(Secret::new(key.as_str()), NOW).await.done());
         assert_eq!(rows(&site, &key).await, 1, "{name}");
     }
     // Signed, but no JSON: of the fixture.
@@ -128,15 +129,15 @@ async fn a_changed_password_voids_and_only_what_is_void_still_is_ended() {
     site.run("UPDATE auth_user SET password = 'pbkdf2_sha256$1$another' WHERE id = 1").await;
     assert!(matches!(find(&store, KEY).await, FoundSession::Void));
     assert_eq!(rows(&site, KEY).await, 1, "a look-up ends nothing");
-    assert!(matches!(store.end_void(Secret::new(KEY), NOW).await.unwrap(), FoundSession::Void));
+    assert!(matches!(store.end_void(Secret::new(KEY), NOW).await.done(), FoundSession::Void));
     assert_eq!(rows(&site, KEY).await, 0);
     assert_eq!(rows(&site, NEW).await, 1);
     // Between the two looks somebody put the password back.
     assert!(matches!(find(&store, NEW).await, FoundSession::Void));
     site.run(format!("UPDATE auth_user SET password = '{password}' WHERE id = 1")).await;
-    assert_of(&store.end_void(Secret::new(NEW), NOW).await.unwrap(), 1);
+    assert_of(&store.end_void(Secret::new(NEW), NOW).await.done(), 1);
     assert_eq!(rows(&site, NEW).await, 1);
-    assert!(matches!(store.end_void(Secret::new(KEY), NOW).await.unwrap(), FoundSession::Absent));
+    assert!(matches!(store.end_void(Secret::new(KEY), NOW).await.done(), FoundSession::Absent));
 }
 
 #[tokio::test]
@@ -161,8 +162,10 @@ async fn an_outdated_session_goes_on_under_another_key() {
     session.set_csrf_secret("kept");
     site.session(KEY, &session, &old_keys()).await;
     assert!(matches!(find(&store, KEY).await, FoundSession::Outdated(_)));
-    let renewed = store.renew(renewal(WEEK)).await.unwrap();
-    let Renewed::Renewed(UserSession { user, expires, csrf_secret }) = renewed else { panic!("{renewed:?}") };
+    let renewed = store.renew(renewal(WEEK)).await.done();
+    let Renewed::Renewed(UserSession { user, expires, csrf_secret, as_of: None }) = renewed else {
+        panic!("{renewed:?}")
+    };
     assert_eq!((user.id, expires), (UserId(1), UnixSeconds(NOW.0 + WEEK)));
     assert_eq!(csrf_secret, Some(Secret::new("kept")));
     assert_eq!((rows(&site, KEY).await, rows(&site, NEW).await), (0, 1));
@@ -170,7 +173,7 @@ async fn an_outdated_session_goes_on_under_another_key() {
     assert_of(&find(&store, NEW).await, 1);
     assert_eq!(content(&site, NEW).await.csrf_secret(), Some(Secret::new("kept")));
     // Whoever comes second finds nothing, and writes nothing.
-    let again = store.renew(Renewal { new: Secret::new("x".repeat(32)), ..renewal(WEEK) }).await.unwrap();
+    let again = store.renew(Renewal { new: Secret::new("x".repeat(32)), ..renewal(WEEK) }).await.done();
     assert!(matches!(again, Renewed::Unchanged(FoundSession::Absent)), "{again:?}");
     assert_eq!(rows(&site, &"x".repeat(32)).await, 0);
 }
@@ -181,7 +184,7 @@ async fn a_session_that_is_not_outdated_any_more_is_not_renewed() {
     let store = site.open().await;
     let session = site.session_of(1, &keys()).await;
     site.session(KEY, &session, &keys()).await;
-    let renewed = store.renew(renewal(WEEK)).await.unwrap();
+    let renewed = store.renew(renewal(WEEK)).await.done();
     assert!(matches!(renewed, Renewed::Unchanged(FoundSession::User(_))), "{renewed:?}");
     assert_eq!((rows(&site, KEY).await, rows(&site, NEW).await), (1, 0));
 }
@@ -199,7 +202,7 @@ async fn a_renewed_session_ends_when_the_site_said() {
             r#"{{"_auth_user_id":"1","_auth_user_backend":"{BACKEND}","_auth_user_hash":"{hash}","_session_expiry":{expiry}}}"#
         );
         site.row(KEY, &super::signed(&json, OLD_SECRET_KEY), "2100-01-01 00:00:00").await;
-        let renewed = store.renew(renewal(WEEK)).await.unwrap();
+        let renewed = store.renew(renewal(WEEK)).await.done();
         assert!(matches!(&renewed, Renewed::Renewed(of) if of.expires.0 == ends), "{expiry}: {renewed:?}");
         let stored =
             site.text(format!("SELECT expire_date FROM django_session WHERE session_key = '{NEW}'")).await;
@@ -224,7 +227,7 @@ async fn wish(store: &Django, user: &str, old: Option<&str>) -> NewSession {
 async fn a_login_makes_a_session_that_django_reads() {
     let site = Site::new();
     let store = site.open().await;
-    assert!(store.insert_session(wish(&store, "alice", None).await).await.unwrap());
+    assert!(store.insert_session(wish(&store, "alice", None).await).await.done());
     let session = content(&site, NEW).await;
     let hash = keys().auth_hash(&site.text("SELECT password FROM auth_user WHERE id = 1").await.unwrap());
     assert_eq!(session.user_id().as_deref(), Some("1"));
@@ -243,7 +246,7 @@ async fn what_a_visitor_left_in_a_session_goes_over() {
     let store = site.open().await;
     // {"cart":1}, of nobody: of the fixture.
     let old = "6c95716b012088e17ec8f4273218ccce";
-    assert!(store.insert_session(wish(&store, "alice", Some(old)).await).await.unwrap());
+    assert!(store.insert_session(wish(&store, "alice", Some(old)).await).await.done());
     assert_eq!(rows(&site, old).await, 0);
     assert!(format!("{:?}", content(&site, NEW).await).contains("cart"));
     assert_of(&find(&store, NEW).await, 1);
@@ -257,7 +260,7 @@ async fn what_another_user_left_in_a_session_does_not() {
         let mut session = site.session_of(user, &keys()).await;
         session.set_csrf_secret("left");
         site.session(KEY, &session, &keys()).await;
-        assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.unwrap());
+        assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.done());
         assert_eq!(rows(&site, KEY).await, 0, "{user}");
         assert_eq!(content(&site, NEW).await.csrf_secret().is_some(), kept, "{user}");
         site.run(format!("DELETE FROM django_session WHERE session_key = '{NEW}'")).await;
@@ -267,14 +270,14 @@ async fn what_another_user_left_in_a_session_does_not() {
     session.log_in("1", BACKEND, "hash of another password");
     session.set_csrf_secret("left");
     site.session(KEY, &session, &keys()).await;
-    assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.unwrap());
+    assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.done());
     assert!(content(&site, NEW).await.csrf_secret().is_none());
     site.run(format!("DELETE FROM django_session WHERE session_key = '{NEW}'")).await;
     let mut session = Session::default();
     session.log_in("2", "site.backends.Other", "x");
     session.set_csrf_secret("left");
     site.session(KEY, &session, &keys()).await;
-    assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.unwrap());
+    assert!(store.insert_session(wish(&store, "alice", Some(KEY)).await).await.done());
     assert!(content(&site, NEW).await.csrf_secret().is_none());
 }
 
@@ -289,7 +292,7 @@ async fn no_session_for_whoever_changed_since_the_password_was_checked() {
         site.session(KEY, &session, &keys()).await;
         let wish = wish(&store, "alice", Some(KEY)).await;
         site.run(format!("{change} WHERE id = 1")).await;
-        assert!(!store.insert_session(wish).await.unwrap(), "{change}");
+        assert!(!store.insert_session(wish).await.done(), "{change}");
         assert_eq!((rows(&site, KEY).await, rows(&site, NEW).await), (1, 0), "{change}: nothing was done");
     }
 }
@@ -317,13 +320,13 @@ async fn a_visitor_keeps_a_secret_in_a_session() {
         now: NOW,
         expires: UnixSeconds(NOW.0 + WEEK),
     };
-    assert_eq!(store.keep_csrf_secret(visit(None, "one")).await.unwrap(), Secret::new(NEW));
+    assert_eq!(store.keep_csrf_secret(visit(None, "one")).await.done(), Secret::new(NEW));
     let found = find(&store, NEW).await;
     assert!(matches!(&found, FoundSession::Nobody { csrf_secret: Some(s) } if *s == Secret::new("one")));
     // Somebody's session stays his.
     let session = site.session_of(1, &keys()).await;
     site.session(KEY, &session, &keys()).await;
-    assert_eq!(store.keep_csrf_secret(visit(Some(KEY), "two")).await.unwrap(), Secret::new(KEY));
+    assert_eq!(store.keep_csrf_secret(visit(Some(KEY), "two")).await.done(), Secret::new(KEY));
     assert_of(&find(&store, KEY).await, 1);
     assert_eq!(content(&site, KEY).await.csrf_secret(), Some(Secret::new("two")));
 }
@@ -334,8 +337,8 @@ async fn a_session_is_deleted_once() {
     let store = site.open().await;
     let session = site.session_of(1, &keys()).await;
     site.session(KEY, &session, &keys()).await;
-    assert!(store.delete_session(Secret::new(KEY)).await.unwrap());
-    assert!(!store.delete_session(Secret::new(KEY)).await.unwrap());
-    assert!(!store.delete_session(Secret::new(vec![0xff; 32])).await.unwrap());
+    assert!(store.delete_session(Secret::new(KEY)).await.done());
+    assert!(!store.delete_session(Secret::new(KEY)).await.done());
+    assert!(!store.delete_session(Secret::new(vec![0xff; 32])).await.done());
     assert!(matches!(find(&store, KEY).await, FoundSession::Absent));
 }

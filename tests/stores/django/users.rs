@@ -1,7 +1,7 @@
 //! Users, groups, and tokens that doorward issues to them.
 
 use super::{NOW, Site, run};
-use crate::suite::{digest, token};
+use crate::suite::{Done as _, digest, token};
 use doorward::identity::UserId;
 use doorward::secret::Secret;
 use doorward::store::manage::{ManageTokens as _, ManageUsers as _};
@@ -72,9 +72,9 @@ async fn a_password_is_recoded_only_while_it_is_the_same() {
     let store = site.open().await;
     let old = store.find_user("alice").await.unwrap().unwrap().password;
     let other = Secret::new("pbkdf2_sha256$1$another");
-    assert!(!store.recode_password(UserId(1), other.clone(), Secret::new("x")).await.unwrap());
-    assert!(store.recode_password(UserId(1), old.clone(), other.clone()).await.unwrap());
-    assert!(!store.recode_password(UserId(1), old, Secret::new("x")).await.unwrap());
+    assert!(!store.recode_password(UserId(1), other.clone(), Secret::new("x")).await.done());
+    assert!(store.recode_password(UserId(1), old.clone(), other.clone()).await.done());
+    assert!(!store.recode_password(UserId(1), old, Secret::new("x")).await.done());
     assert_eq!(store.find_user("alice").await.unwrap().unwrap().password, other);
 }
 
@@ -90,7 +90,7 @@ async fn a_remote_user_is_made_as_django_makes_one() {
         groups: vec![],
         created: NOW,
     };
-    let id = store.insert_user(new("newcomer")).await.unwrap();
+    let id = store.insert_user(new("newcomer")).await.done();
     let row = site
         .text(format!(
             "SELECT json_array(password, last_login, is_superuser, username, last_name, email, is_staff, is_active,
@@ -107,7 +107,7 @@ async fn a_remote_user_is_made_as_django_makes_one() {
 async fn own_token_finds_the_user_as_django_knows_it_now() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(1))).await.unwrap();
+    store.insert_token(token(1, UserId(1))).await.done();
     let found = async || store.find_token(digest(1)).await.unwrap().map(|found| found.user);
     assert_eq!(&*found().await.unwrap().username, "alice");
     site.run("UPDATE auth_user SET is_staff = 1, email = 'a@b.c' WHERE id = 1").await;
@@ -127,10 +127,10 @@ async fn own_token_finds_the_user_as_django_knows_it_now() {
 async fn a_token_is_void_once_its_user_has_another_name() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(2))).await.unwrap();
+    store.insert_token(token(1, UserId(2))).await.done();
     site.run("UPDATE auth_user SET username = 'mallory' WHERE id = 2").await;
     assert!(store.find_token(digest(1)).await.unwrap().is_none());
-    store.insert_token(token(2, UserId(2))).await.unwrap();
+    store.insert_token(token(2, UserId(2))).await.done();
     assert!(store.find_token(digest(1)).await.unwrap().is_none(), "and stays so");
     assert!(store.find_token(digest(2)).await.unwrap().is_some());
 }
@@ -139,22 +139,22 @@ async fn a_token_is_void_once_its_user_has_another_name() {
 async fn all_tokens_of_a_user_are_the_key_of_drf_as_well() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(1))).await.unwrap();
-    assert_eq!(store.delete_tokens(UserId(1)).await.unwrap().len(), 2);
-    assert_eq!(store.delete_tokens(UserId(1)).await.unwrap().len(), 0);
+    store.insert_token(token(1, UserId(1))).await.done();
+    assert_eq!(store.delete_tokens(UserId(1)).await.done().len(), 2);
+    assert_eq!(store.delete_tokens(UserId(1)).await.done().len(), 0);
 }
 
 #[tokio::test]
 async fn names_may_go_from_one_user_to_another() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(1))).await.unwrap();
-    store.insert_token(token(2, UserId(2))).await.unwrap();
+    store.insert_token(token(1, UserId(1))).await.done();
+    store.insert_token(token(2, UserId(2))).await.done();
     site.run("UPDATE auth_user SET username = 'x' WHERE id = 1").await;
     site.run("UPDATE auth_user SET username = 'alice' WHERE id = 2").await;
     site.run("UPDATE auth_user SET username = 'bob' WHERE id = 1").await;
-    store.insert_token(token(3, UserId(2))).await.unwrap();
-    store.insert_token(token(4, UserId(1))).await.unwrap();
+    store.insert_token(token(3, UserId(2))).await.done();
+    store.insert_token(token(4, UserId(1))).await.done();
     for number in [1, 2] {
         let found = store.find_token(digest(number)).await.unwrap();
         assert!(found.is_none(), "under another name it may be somebody else: {number}");
@@ -187,11 +187,11 @@ async fn grant_is_void_if_django_changed_the_user_since_the_password_was_checked
         let grant =
             Grant { password_version: alice.password_version, per_user: 2, last_use: &nobody_used_any };
         assert_eq!(
-            store.grant_token(token(1, alice.id), grant).await.unwrap(),
+            store.grant_token(token(1, alice.id), grant).await.done(),
             Granted::Stored { revoked: vec![] }
         );
         site.run(format!("UPDATE auth_user SET {change} WHERE id = 1")).await;
-        assert_eq!(store.grant_token(token(2, alice.id), grant).await.unwrap(), Granted::Void, "{change}");
+        assert_eq!(store.grant_token(token(2, alice.id), grant).await.done(), Granted::Void, "{change}");
         assert!(store.find_token(digest(2)).await.unwrap().is_none());
     }
     let site = Site::new();
@@ -199,18 +199,18 @@ async fn grant_is_void_if_django_changed_the_user_since_the_password_was_checked
     let alice = store.find_user("alice").await.unwrap().unwrap().user;
     let grant = Grant { password_version: alice.password_version, per_user: 2, last_use: &|_| None };
     site.run("DELETE FROM auth_user WHERE id = 1").await;
-    assert_eq!(store.grant_token(token(1, alice.id), grant).await.unwrap(), Granted::Void);
+    assert_eq!(store.grant_token(token(1, alice.id), grant).await.done(), Granted::Void);
 }
 
 #[tokio::test]
 async fn a_mirror_that_says_nothing_new_is_no_change() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(1))).await.unwrap();
+    store.insert_token(token(1, UserId(1))).await.done();
     let mut feed = store.change_feed().await.unwrap();
     feed.changes().await.unwrap();
-    store.insert_token(token(2, UserId(1))).await.unwrap();
-    let told = feed.changes().await.unwrap();
+    store.insert_token(token(2, UserId(1))).await.done();
+    let told = feed.changes().await.unwrap().changes;
     assert_eq!(told, [doorward::store::Change::Credential(digest(2))]);
 }
 
@@ -218,7 +218,7 @@ async fn a_mirror_that_says_nothing_new_is_no_change() {
 async fn accounts_are_listed_with_their_tokens() {
     let site = Site::new();
     let store = site.open().await;
-    store.insert_token(token(1, UserId(1))).await.unwrap();
+    store.insert_token(token(1, UserId(1))).await.done();
     let accounts = store.list_users().await.unwrap();
     assert_eq!(accounts.len(), 47);
     let alice = accounts.iter().find(|account| &*account.user.username == "alice").unwrap();
