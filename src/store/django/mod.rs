@@ -73,7 +73,7 @@ impl Django {
         if !path.exists() {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
-        let pools = Pools::adopt(path, &options).await.map_err(not_a_database)?;
+        let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
         let statements = Statements::new(&settings.user);
         let adopted = Self { pools, own, statements, settings };
         adopted.probe().await?;
@@ -158,6 +158,13 @@ impl Store for Django {
             let (django, own) = (self.pools.data_version().await?, self.own.change_feed().await?);
             let feed = Feed { django, own, told: Vec::new() };
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
+        })
+    }
+
+    fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async {
+            let Written { value, changes } = self.own.insert_canary(token).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
         })
     }
 
