@@ -204,6 +204,7 @@ async fn primary(settings: &Settings) -> Result<Node, DialError> {
         Topology::Cluster(_) => return Err(DialError::NoPrimary(String::new())),
     };
     let mut why = None;
+    let mut is_unknown = false;
     for sentinel in sentinels {
         let asked = timeout(CONNECT_TIME, async {
             let greeting = greeting(login).set_protocol(ProtocolVersion::RESP2);
@@ -217,13 +218,14 @@ async fn primary(settings: &Settings) -> Result<Node, DialError> {
                 Some(node) => return Ok(node),
                 None => why = Some(DialError::Strange(sentinel.clone())),
             },
-            // It does not know of it.
-            Ok(Ok(_)) => {}
+            // It does not know of it; that says more than that another is not there.
+            Ok(Ok(_)) => is_unknown = true,
             Ok(Err(error)) => why = Some(error),
             Err(_) => why = Some(DialError::Silent(sentinel.to_string())),
         }
     }
-    Err(why.unwrap_or_else(|| DialError::NoPrimary(service.clone())))
+    let unknown = || DialError::NoPrimary(service.clone());
+    Err(if is_unknown { unknown() } else { why.unwrap_or_else(unknown) })
 }
 
 /// The primary of the slot that the channel's name is in.
