@@ -156,6 +156,8 @@ async fn a_cluster_whose_primary_is_replaced_is_followed() {
             .await;
         assert!(replica.finds(&key).await.is_none());
     }
+    // The first that the URL names is not there any more.
+    all_of_it(of_cluster(&cluster)).await;
 }
 
 /// An identity whose channel is carried by the first node, which will be killed.
