@@ -61,7 +61,7 @@ impl Metrics {
             requests: RequestMetrics::new(&mut registry),
             connections: ConnectionMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
-            shared_cache: SharedCacheMetrics::new(&mut registry),
+            shared_cache: SharedCacheMetrics::default(),
             passwords: PasswordMetrics::new(&mut registry),
             state: State::new(&mut registry),
             registry,

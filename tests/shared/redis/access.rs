@@ -6,6 +6,19 @@ use doorward::cache::redis::{Away, Settings};
 use doorward::config::{Config, Source};
 use redis::Commands as _;
 
+const GUIDE: &str = include_str!("../../../docs/redis.md");
+
+/// What the guide says that a user needs.
+pub(crate) fn rules() -> &'static str {
+    GUIDE.lines().find_map(|line| line.strip_prefix("user doorward on >password ")).unwrap()
+}
+
+/// The same of a user of Sentinels.
+pub(crate) fn sentinel_rules() -> &'static str {
+    let (_, rest) = GUIDE.split_once("On Sentinels a user needs\n`").unwrap();
+    rest.split_once('`').unwrap().0
+}
+
 /// Of a file that says this in `[redis]`.
 pub(crate) fn settings(lines: &str) -> Settings {
     let source = Source { name: String::new(), directory: std::env::temp_dir(), environment: |_| None };
@@ -43,7 +56,7 @@ async fn nothing_of_it(settings: Settings) -> String {
 #[tokio::test]
 async fn who_is_let_in_can_do_everything() {
     for has_tls in [false, true] {
-        for access in [Access::Open, Access::Password, Access::User(RULES)] {
+        for access in [Access::Open, Access::Password, Access::User(RULES), Access::User(rules())] {
             let server = Redis::start_with(RedisOptions { access, has_tls, ..RedisOptions::default() });
             let ca =
                 if has_tls { format!("\nca = \"{}\"", server.authority().display()) } else { String::new() };

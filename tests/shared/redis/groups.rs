@@ -1,6 +1,6 @@
 //! Several servers: one that Sentinels name, and a Cluster. Whatever becomes of them, what is told is heard, or its loss is.
 
-use super::access::{all_of_it, settings};
+use super::access::{all_of_it, rules, sentinel_rules, settings};
 use super::{
     KEY, PREFIX, Replica, change, changed, connected, credential, eventually, heartbeat, keys, next, value,
     works,
@@ -169,6 +169,36 @@ fn store_of_the_first(cluster: &mut RedisCluster) -> Vec<u8> {
         asking.arg("KEYSLOT").arg(&**keys.channel()).query::<u32>(&mut connection).unwrap() < 16_384 / 3
     };
     (0..100).map(|number| format!("store {number}").into_bytes()).find(|store| is_first(store)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_with_what_the_guide_says_are_enough() {
+    let mut cluster = RedisCluster::start();
+    for place in 0..3 {
+        let mut connection = cluster.node(place).connection();
+        let rules = rules().split(' ');
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "someone", "on", ">secret"])
+            .arg(rules.collect::<Vec<_>>())
+            .exec(&mut connection)
+            .unwrap();
+    }
+    let nodes = hosts(&cluster.urls());
+    all_of_it(settings(&format!("url = \"redis+cluster://someone:secret@{nodes}\""))).await;
+    let group = RedisSentinel::start();
+    for url in group.urls() {
+        let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+        let rules = sentinel_rules().split(' ').collect::<Vec<_>>();
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "someone", "on", ">secret", "-@all"])
+            .arg(rules)
+            .exec(&mut connection)
+            .unwrap();
+        redis::cmd("ACL").arg(&["SETUSER", "default", "off"]).exec(&mut connection).unwrap();
+    }
+    let url = format!("url = \"redis+sentinel://{}/{NAME}\"", hosts(&group.urls()));
+    let login = "sentinel_user = \"someone\"\nsentinel_password = \"secret\"";
+    all_of_it(settings(&format!("{url}\n{login}"))).await;
 }
 
 /// The slot of the channel goes elsewhere while somebody listens.
