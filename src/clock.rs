@@ -18,6 +18,12 @@ impl Monotonic {
         Self(self.0.saturating_add(nanoseconds(duration)))
     }
 
+    /// This moment less `duration`; the beginning of time if that is before it.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanoseconds(duration)))
+    }
+
     /// How long ago `earlier` was; zero if it is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

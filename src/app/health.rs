@@ -13,6 +13,8 @@ pub(in crate::app) enum Part {
     Store,
     /// The store cannot be written.
     StoreWrites,
+    /// Redis cannot be listened to: what other replicas change is found in the store, a little later.
+    Redis,
     /// The file of the configuration was refused; the one before is in place.
     Configuration,
     /// The files of certificates were refused; those before are in use.
@@ -24,13 +26,21 @@ pub(in crate::app) enum Part {
 }
 
 impl Part {
-    pub(in crate::app) const ALL: [Self; 6] =
-        [Self::Store, Self::StoreWrites, Self::Configuration, Self::Certificates, Self::Anchors, Self::Log];
+    pub(in crate::app) const ALL: [Self; 7] = [
+        Self::Store,
+        Self::StoreWrites,
+        Self::Redis,
+        Self::Configuration,
+        Self::Certificates,
+        Self::Anchors,
+        Self::Log,
+    ];
 
     pub(in crate::app) fn name(self) -> &'static str {
         match self {
             Self::Store => "store",
             Self::StoreWrites => "store-writes",
+            Self::Redis => "redis",
             Self::Configuration => "configuration",
             Self::Certificates => "certificates",
             Self::Anchors => "trust-anchors",

@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod bench;
+mod coherence;
 pub mod demo;
 mod deployment;
 mod descriptors;
@@ -15,6 +16,7 @@ mod plan;
 pub mod redis;
 mod reload;
 mod schemes;
+mod shared;
 mod sockets;
 mod spans;
 mod stamp;
@@ -40,8 +42,9 @@ use crate::app::sockets::{Listener, Sockets};
 use crate::app::spans::Exporter;
 use crate::authenticate::scheme::Scheme;
 use crate::cache::local::{CacheSettings, LocalCache};
+use crate::cache::redis::SharedCache;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits, StoreUrl};
+use crate::config::{CertificateFiles, Config, HostPattern, Layout, Limits};
 use crate::credentials::{Credentials, PasswordEncoding, TokenPolicy};
 use crate::gateway::Gateway;
 use crate::password::Passwords;
@@ -89,10 +92,10 @@ pub enum AppError {
     #[error(transparent)]
     Inherit(#[from] InheritError),
     /// The store cannot be opened.
-    #[error("cannot open the store {}", path.display())]
+    #[error("cannot open the store {store}")]
     Store {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its URL without a password.
+        store: String,
         /// Why.
         source: StoreError,
     },
@@ -104,6 +107,9 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
+    /// The shared cache cannot be set up. (It need not be reached.)
+    #[error("cannot set Redis up")]
+    Redis(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -165,6 +171,8 @@ pub struct Backing {
     pub store: Arc<dyn Store>,
     /// Copies of look-ups.
     pub cache: Arc<LocalCache>,
+    /// What replicas share besides the store. `None`: nothing.
+    pub shared: Option<SharedCache>,
     /// The only writer.
     pub credentials: Arc<Credentials>,
 }
@@ -194,9 +202,7 @@ impl Backing {
         let mut passwords = passwords.map_err(AppError::Thread)?.measured(metrics.passwords.clone());
         let mut encoding = PasswordEncoding::Own;
         if let Layout::Django(django) = &config.store.layout {
-            let StoreUrl::Sqlite(path) = &config.store.url;
-            let failed = |source| AppError::Store { path: path.clone(), source };
-            let sample = store.sample_passwords().await.map_err(failed)?;
+            let sample = store.sample_passwords().await.map_err(store::failed(&config.store.url))?;
             passwords = passwords.allow_md5(django.md5).burning(&sample);
             encoding = PasswordEncoding::Django { recodes: django.rehash };
         }
@@ -208,8 +214,10 @@ impl Backing {
             Arc::clone(clock),
             policy,
         );
-        let credentials = Arc::new(credentials.encoding(encoding).measured(metrics.store.clone()));
-        Ok(Self { store, cache, credentials })
+        let shared = shared::open(config, clock, &metrics.shared_cache)?;
+        let credentials = credentials.encoding(encoding).measured(metrics.store.clone());
+        let credentials = Arc::new(credentials.shared(shared.clone()));
+        Ok(Self { store, cache, shared, credentials })
     }
 }
 
@@ -279,7 +287,7 @@ impl Running {
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(
-            watch::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
+            coherence::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
             slow.handle(),
         );
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());
@@ -311,11 +319,10 @@ impl Running {
         let admin_socket = admin::start_socket(&config.listen, takes_over, &slow, &overview)?;
         let spawned = Spawned { reloader: Arc::clone(&reloader), limits, stop: stop.clone() };
         let cores = spawned.cores(by_core, config.limits.drain_time)?;
-        let StoreUrl::Sqlite(path) = &config.store.url;
         let sources = Sources {
             https: addresses.clone(),
             http: http_addresses.clone(),
-            store: format!("sqlite:{}", path.display()),
+            store: config.store.url.to_string(),
             backing: backing.clone(),
             reloader: Arc::clone(&reloader),
         };

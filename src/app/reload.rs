@@ -341,6 +341,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[listen] admin_socket", old.listen.admin_socket != new.listen.admin_socket),
         ("[listen] workers", old.listen.workers != new.listen.workers),
         ("[store] url", old.store.url != new.store.url),
+        ("[store] connections", old.store.connections != new.store.connections),
         ("[store]", old.store.layout != new.store.layout),
         ("[redis]", old.redis != new.redis),
         ("[deployment] key", old.deployment != new.deployment),

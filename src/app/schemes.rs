@@ -24,7 +24,8 @@ pub(in crate::app) fn schemes(parts: &Parts<'_>, logins: &Arc<Logins>) -> Vec<Ar
         Arc::clone(&parts.options.clock),
         parts.deployment_key,
     );
-    let lookups = Arc::new(lookups.measured(parts.metrics.store.clone()));
+    let lookups = lookups.measured(parts.metrics.store.clone()).sharing(parts.backing.shared.clone());
+    let lookups = Arc::new(lookups);
     let credentials = &parts.backing.credentials;
     let kept = parts.limiting.kept();
     let sessions = Sessions::new(Arc::clone(&lookups), Arc::clone(credentials), Arc::clone(&kept.renewed));

@@ -5,9 +5,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Layout, StoreUrl};
 use crate::django::Keys;
 use crate::store::django::{Django, DjangoSettings};
-use crate::store::sqlite::{Sqlite, SqliteOptions};
+use crate::store::own::Own;
+use crate::store::sql::ServerOptions;
+use crate::store::sqlite::SqliteOptions;
 use crate::store::{Store, StoreError};
-use std::path::Path;
+use base64ct::{Base64, Encoding as _};
 use std::sync::Arc;
 
 /// Opens it: our own, or Django's with ours beside it.
@@ -15,19 +17,17 @@ pub(in crate::app) async fn open(
     config: &Config,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Store>, AppError> {
-    let options = SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() };
-    let StoreUrl::Sqlite(path) = &config.store.url;
+    let url = &config.store.url;
     let Layout::Django(django) = &config.store.layout else {
-        let store = Sqlite::open(path, options).await.map_err(failed(path))?;
-        if store.has_mirrored_users().await.map_err(failed(path))? {
+        let store = open_own(url, config).await.map_err(failed(url))?;
+        if store.has_mirrored_users().await.map_err(failed(url))? {
             // Here they would be active for ever, and whoever was deactivated in Django, too.
             let text = "its users are Django's: it was [store.own] beside an adopted database, and only goes with it";
-            return Err(failed(path)(StoreError::NotAdoptable(text.to_owned())));
+            return Err(failed(url)(StoreError::NotAdoptable(text.to_owned())));
         }
         return Ok(Arc::new(store));
     };
-    let StoreUrl::Sqlite(own_path) = &django.own;
-    let own = Sqlite::open(own_path, options.clone()).await.map_err(failed(own_path))?;
+    let own = open_own(&django.own, config).await.map_err(failed(&django.own))?;
     let settings = DjangoSettings {
         keys: Keys::new(&django.secret_key, &django.secret_key_fallbacks),
         backends: django.backends.clone(),
@@ -35,11 +35,55 @@ pub(in crate::app) async fn open(
         needs_keys: schemes::needs_keys(config),
         needs_sessions: schemes::needs_sessions(config),
     };
-    let store = Django::open(path, options, own, settings, clock.unix()).await.map_err(failed(path))?;
-    Ok(Arc::new(store))
+    let store = match url {
+        StoreUrl::Sqlite(path) => {
+            // Boxed: each driver's part of it is large.
+            Box::pin(Django::open(path, sqlite_options(config), own, settings, clock.unix())).await
+        }
+        StoreUrl::Server(_) => {
+            Err(StoreError::NotAdoptable("Django's database is read from SQLite alone so far".to_owned()))
+        }
+    };
+    Ok(Arc::new(store.map_err(failed(url))?))
 }
 
-fn failed(path: &Path) -> impl FnOnce(StoreError) -> AppError {
-    let path = path.to_owned();
-    |source| AppError::Store { path, source }
+async fn open_own(url: &StoreUrl, config: &Config) -> Result<Own, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Box::pin(Own::open(path, sqlite_options(config))).await,
+        StoreUrl::Server(server) => Box::pin(Own::connect(server, &server_options(config))).await,
+    }
+}
+
+fn sqlite_options(config: &Config) -> SqliteOptions {
+    SqliteOptions { read_wait: config.limits.store_time, ..SqliteOptions::default() }
+}
+
+fn server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        read_wait: config.limits.store_time,
+        connections: config.store.connections,
+        roots_pem: system_roots(),
+        ..ServerOptions::default()
+    }
+}
+
+/// The system's trust anchors as the drivers read them. `None`: there are none.
+fn system_roots() -> Option<Vec<u8>> {
+    let mut pem = String::new();
+    for anchor in rustls_native_certs::load_native_certs().certs {
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        let encoded = Base64::encode_string(&anchor);
+        for line in encoded.as_bytes().chunks(64) {
+            pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    (!pem.is_empty()).then(|| pem.into_bytes())
+}
+
+/// What is told if the store cannot be opened: its path, or its URL without a password.
+pub(in crate::app) fn failed(url: &StoreUrl) -> impl FnOnce(StoreError) -> AppError {
+    let store = url.file().map_or_else(|| url.to_string(), |path| path.display().to_string());
+    |source| AppError::Store { store, source }
 }

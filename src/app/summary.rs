@@ -3,6 +3,11 @@
 use crate::app::Running;
 use crate::config::{Action, Config, HostPattern, SchemeConfig, SchemeInstance, StoreUrl, Throttle};
 
+/// A file by its path, as ever; a server by its URL without a password.
+fn store_name(url: &StoreUrl) -> String {
+    url.file().map_or_else(|| url.to_string(), |path| path.display().to_string())
+}
+
 /// Logs the summary.
 pub fn log_summary(config: &Config, running: &Running) {
     let certificate = running.certificate().display();
@@ -18,9 +23,8 @@ pub fn log_summary(config: &Config, running: &Running) {
     if let Some(address) = running.admin_address() {
         tracing::info!(server.address = %address, "answering /livez, /readyz and /metrics");
     }
-    let StoreUrl::Sqlite(path) = &config.store.url;
     tracing::info!(
-        store = %path.display(),
+        store = %store_name(&config.store.url),
         layout = if config.store.layout.is_django() { "django" } else { "doorward" },
         cache_bytes = config.cache.capacity,
         revocation_bound_ms = u64::try_from(config.cache.revocation_bound.as_millis()).unwrap_or(u64::MAX),

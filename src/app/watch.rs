@@ -1,24 +1,12 @@
-//! Keeps the local cache true: what other processes commit to the store is found and dropped.
+//! What is done now and then: the store is pruned, last uses are written, files that were replaced are put in place.
 
 use crate::app::health::{Health, Part};
 use crate::app::{AppError, Backing, Reloader, Stamp};
-use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
-use crate::clock::{Clock, Monotonic};
-use crate::identity::Family;
-use crate::store::{Change, ChangeFeed};
+use crate::clock::Clock;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks; a look takes about 0.1 ms when nothing has changed.
-const INTERVAL: Duration = Duration::from_millis(100);
-/// Between two doubts. Each makes every credential in use be asked for once more, and a busy Django writes all the time;
-/// what was changed in between is found by the next one.
-const DOUBT_INTERVAL: Duration = Duration::from_millis(300);
-/// Between two attempts to open a feed.
-const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
-/// Failures in a row after which the feed is opened anew.
-const FAILURES_MAX: u32 = 20;
 /// Between two prunings of the store.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -30,111 +18,6 @@ const FILES_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks after which files that were refused are tried again, though nobody touched them: a certificate that was made
 /// by a clock ahead of ours is good a moment later.
 const LOOKS_AFTER_REFUSAL: u32 = 5;
-
-/// Watches until stopped.
-pub(in crate::app) async fn watch(
-    backing: Backing,
-    clock: Arc<dyn Clock>,
-    health: Arc<Health>,
-    stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        match backing.store.change_feed().await {
-            Ok(feed) => {
-                // What was committed before this feed began is in no feed.
-                backing.cache.invalidate(Invalidation::Everything);
-                follow(feed, &backing.cache, clock.as_ref(), &health, &stop).await;
-            }
-            Err(error) => {
-                health.works(Part::Store, false);
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot watch the store for changes"
-                );
-                pause(REOPEN_INTERVAL, &stop).await;
-            }
-        }
-    }
-}
-
-/// Follows one feed; returns when it is of no use any more.
-async fn follow(
-    mut feed: Box<dyn ChangeFeed>,
-    cache: &LocalCache,
-    clock: &dyn Clock,
-    health: &Health,
-    stop: &CancellationToken,
-) {
-    let mut failures = 0;
-    let mut doubts = Doubts::default();
-    while failures < FAILURES_MAX && !stop.is_cancelled() {
-        let asked = clock.monotonic();
-        match feed.changes().await {
-            Ok(changes) => {
-                if failures > 0 {
-                    tracing::info!("the store can be watched again");
-                }
-                failures = 0;
-                health.works(Part::Store, true);
-                for change in &changes.changes {
-                    apply(*change, cache, &mut doubts);
-                }
-                if !changes.is_empty() {
-                    cache.forget_unknown();
-                }
-                if doubts.are_settled(cache, clock) {
-                    // As of the moment before the question, all that had changed is dropped now.
-                    cache.prove(asked);
-                }
-            }
-            Err(error) => {
-                if failures == 0 {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot watch the store for changes"
-                    );
-                }
-                failures += 1;
-                health.works(Part::Store, false);
-            }
-        }
-        pause(INTERVAL, stop).await;
-    }
-}
-
-/// Changes of which nobody says what they are.
-#[derive(Debug, Default)]
-struct Doubts {
-    last: Option<Monotonic>,
-    is_pending: bool,
-}
-
-impl Doubts {
-    /// Whether all that was found has been doubted; until then nothing is proved.
-    fn are_settled(&mut self, cache: &LocalCache, clock: &dyn Clock) -> bool {
-        let now = clock.monotonic();
-        let is_due = self.last.is_none_or(|last| now.since(last) >= DOUBT_INTERVAL);
-        if self.is_pending && is_due {
-            // What is asked for from now on finds it.
-            cache.doubt(now);
-            (self.last, self.is_pending) = (Some(now), false);
-        }
-        !self.is_pending
-    }
-}
-
-fn apply(change: Change, cache: &LocalCache, doubts: &mut Doubts) {
-    match change {
-        Change::Credential(digest) => {
-            for family in Family::ALL {
-                cache.invalidate(Invalidation::Credential(CredentialKey { digest, family }));
-            }
-        }
-        Change::User(user) => cache.invalidate(Invalidation::User(user)),
-        Change::Everything => cache.invalidate(Invalidation::Everything),
-        Change::Something => doubts.is_pending = true,
-    }
-}
 
 /// Forgets what nobody needs any more, now and then.
 pub(in crate::app) async fn prune(backing: Backing, clock: Arc<dyn Clock>, stop: CancellationToken) {

@@ -104,6 +104,7 @@ pub(super) struct Deployment {
 pub(super) struct Store {
     pub(super) url: Option<Spanned<Indirect>>,
     pub(super) layout: Option<Entry<LayoutName>>,
+    pub(super) connections: Option<Entry<Count>>,
     pub(super) django: Option<Spanned<Django>>,
     pub(super) own: Option<Spanned<Own>>,
 }

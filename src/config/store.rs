@@ -1,17 +1,20 @@
 //! `[store]`: where users and tokens are kept.
 
+use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use crate::config::Source;
-use crate::config::deployment::not_in_environment;
+use crate::config::deployment::{inline, not_in_environment};
 use crate::config::django::Django;
 use crate::config::problem::{Fault, Problems, quote};
 use crate::config::raw::{self, Indirect};
+use crate::config::server_url::ServerUrl;
 use crate::config::tls::read_bounded;
-use crate::config::value::{Written, one_of, resolve};
+use crate::config::value::{Count, Entry, Written, one_of, resolve, within};
 
 /// A file that holds nothing but a URL is not longer than this.
 const URL_BYTES_MAX: u64 = 4096;
@@ -23,6 +26,8 @@ pub struct Store {
     pub url: StoreUrl,
     /// Whose tables are in it.
     pub layout: Layout,
+    /// Connections to a database server that read.
+    pub connections: NonZeroU32,
 }
 
 /// Whose tables a database has.
@@ -64,6 +69,28 @@ impl Written for LayoutName {
 pub enum StoreUrl {
     /// `SQLite` in this file.
     Sqlite(PathBuf),
+    /// A database server.
+    Server(ServerUrl),
+}
+
+/// Without a password.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Server(server) => server.fmt(f),
+        }
+    }
+}
+
+impl StoreUrl {
+    /// The file that holds it, if it is one of this machine.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Server(_) => None,
+        }
+    }
 }
 
 impl Store {
@@ -91,7 +118,8 @@ impl Store {
                 Layout::Doorward
             }
         };
-        Self { url, layout }
+        let connections = read_connections(raw.connections.as_ref(), problems);
+        Self { url, layout, connections }
     }
 
     /// The files that hold it.
@@ -100,15 +128,27 @@ impl Store {
             Layout::Doorward => None,
             Layout::Django(django) => Some(&django.own),
         };
-        [Some(&self.url), own].into_iter().flatten().map(|StoreUrl::Sqlite(path)| path.as_path())
+        [Some(&self.url), own].into_iter().flatten().filter_map(StoreUrl::file)
     }
+}
+
+/// How many connections read; more than a server has by default are of no use.
+fn read_connections(entry: Option<&Entry<Count>>, problems: &mut Problems) -> NonZeroU32 {
+    let count = within(entry, Count(8), Count(1)..=Count(1000), "connections", problems).0;
+    u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
 }
 
 /// The database of this URL; by default a file beside the configuration.
 fn database(url: Option<Spanned<Indirect>>, source: &Source, problems: &mut Problems) -> StoreUrl {
+    let is_inline = url.as_ref().is_some_and(|url| matches!(url.get_ref(), Indirect::Inline(_)));
     let written = url.and_then(|url| url_text(url, source, problems));
     let url = written.and_then(|(text, span)| match store_url(&text, &source.directory) {
-        Ok(url) => Some(url),
+        Ok(url) => {
+            if is_inline && matches!(&url, StoreUrl::Server(server) if server.has_password) {
+                problems.warn(&span, inline());
+            }
+            Some(url)
+        }
         Err(fault) => {
             problems.error(&span, fault);
             None
@@ -119,10 +159,13 @@ fn database(url: Option<Spanned<Indirect>>, source: &Source, problems: &mut Prob
 
 /// Doorward makes tables in its own database; Django's gets none.
 fn check_own(url: &StoreUrl, own: &StoreUrl, place: Option<Range<usize>>, problems: &mut Problems) {
-    let (StoreUrl::Sqlite(django), StoreUrl::Sqlite(doorward)) = (url, own);
+    let is_same = match (url, own) {
+        (StoreUrl::Sqlite(django), StoreUrl::Sqlite(doorward)) => is_same_file(django, doorward),
+        (django, doorward) => django == doorward,
+    };
     if let Some(place) = place
         && !problems.has_error_in(&place)
-        && is_same_file(django, doorward)
+        && is_same
     {
         let fault = Fault::new("doorward's own database is Django's, too");
         let help = "name another file in [store.own]: url = \"sqlite:doorward-own.db\"";
@@ -184,9 +227,13 @@ fn store_url(text: &str, directory: &Path) -> Result<StoreUrl, Fault> {
     let Some((scheme, rest)) = text.split_once(':') else {
         return Err(Fault::new("expected a database URL such as \"sqlite:doorward.db\"").help(example));
     };
+    if let Some(server) = ServerUrl::new(scheme, rest) {
+        return server.map(StoreUrl::Server);
+    }
     if scheme != "sqlite" {
         let message = format!("the database {} is not supported", quote(scheme));
-        return Err(Fault::new(message).help(format!("this version supports SQLite: {example}")));
+        let help = format!("there are sqlite, postgres, mysql and mariadb: {example}");
+        return Err(Fault::new(message).help(help));
     }
     let path = rest.strip_prefix("//").unwrap_or(rest);
     if path.is_empty() || path.contains(['\0', '?', '#']) {

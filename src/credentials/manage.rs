@@ -168,7 +168,7 @@ impl Credentials {
         let replaced = if wanted.replaces {
             self.settle(self.store.replace_tokens(token).await?).await
         } else {
-            self.settle(self.store.insert_token(token).await?).await;
+            self.announce(self.store.insert_token(token).await?).await;
             Vec::new()
         };
         Ok(IssuedToken { id, key, expires, replaced: replaced.len() })
@@ -247,7 +247,7 @@ impl Credentials {
         let count = tokens.len();
         let expires = self.expiry(created, lifetime);
         let batch = TokenBatch { tokens, origin: TokenOrigin::Import, created, expires };
-        self.settle(self.store.insert_tokens(batch, progress).await?).await;
+        self.announce(self.store.insert_tokens(batch, progress).await?).await;
         // Somebody may have tried one of the keys before.
         self.cache.invalidate(Invalidation::Everything);
         self.cache.forget_unknown();

@@ -1,15 +1,18 @@
 //! The only writer: whoever makes, changes or voids a credential goes through here.
 //!
-//! Each act commits to the store, then invalidates what this process remembers, then returns: when the caller is
-//! answered, the act is durable and effective. Other processes on the same store learn of it from the store's
-//! table of changes.
+//! Each act commits to the store, then invalidates what this process remembers, then tells all other replicas (Redis), then
+//! returns: when the caller is answered, the act is durable and effective. Who cannot tell the others waits until
+//! none of them believes any more what was true before; without Redis they learn of it from the store.
 
 pub mod manage;
 pub mod sessions;
 
 pub use crate::credentials::sessions::CreatedSession;
 
+use crate::cache::change::Changes;
+use crate::cache::coherence::{self, rules::Sound};
 use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
+use crate::cache::redis::SharedCache;
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, Family, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
@@ -128,6 +131,7 @@ pub enum PasswordEncoding {
 pub struct Credentials {
     store: Arc<dyn Store>,
     cache: Arc<LocalCache>,
+    shared: Option<SharedCache>,
     passwords: Arc<Passwords>,
     clock: Arc<dyn Clock>,
     policy: ArcSwap<TokenPolicy>,
@@ -145,7 +149,14 @@ impl Credentials {
         policy: TokenPolicy,
     ) -> Self {
         let (metrics, encoding) = (StoreMetrics::default(), PasswordEncoding::default());
-        Self { store, cache, passwords, clock, policy: ArcSwap::from_pointee(policy), encoding, metrics }
+        let policy = ArcSwap::from_pointee(policy);
+        Self { store, cache, shared: None, passwords, clock, policy, encoding, metrics }
+    }
+
+    /// Other replicas are told by this.
+    #[must_use]
+    pub fn shared(self, shared: Option<SharedCache>) -> Self {
+        Self { shared, ..self }
     }
 
     /// New passwords are stored so.
@@ -181,7 +192,7 @@ impl Credentials {
         let NewAccount { username, email, is_staff, groups, password: _ } =
             NewAccount { password: Secret::default(), ..account };
         let user = NewUser { username, password, email, is_staff, groups, created: self.clock.unix() };
-        Ok(self.settle(self.store.insert_user(user).await?).await)
+        Ok(self.announce(self.store.insert_user(user).await?).await)
     }
 
     /// Replaces a user's password.
@@ -259,7 +270,9 @@ impl Credentials {
         let grant =
             Grant { password_version: user.password_version, per_user: per_user.get(), last_use: &last_use };
         let granted = self.metrics.measure("grant-token", self.store.grant_token(token, grant)).await?;
-        let Granted::Stored { revoked } = self.settle(granted).await else { return Ok(None) };
+        let is_revoking = matches!(&granted.value, Granted::Stored { revoked } if !revoked.is_empty());
+        let granted = if is_revoking { self.settle(granted).await } else { self.announce(granted).await };
+        let Granted::Stored { revoked } = granted else { return Ok(None) };
         for (id, _) in revoked {
             tracing::info!(credential.id = %id, user.id = user.id.0, limit = per_user, "token revoked: per_user");
         }
@@ -415,7 +428,7 @@ impl Credentials {
         let token = self.new_token(user, &key, name, origin)?;
         let id = token.id;
         // Somebody may have tried the key before it was stored.
-        self.settle(self.store.insert_token(token).await?).await;
+        self.announce(self.store.insert_token(token).await?).await;
         Ok(CreatedToken { id, key })
     }
 
@@ -433,13 +446,41 @@ impl Credentials {
         Ok(NewToken { id, digest, user, name: name.to_owned(), origin, created, expires })
     }
 
-    /// What a write made void is forgotten before anybody is told that it was done.
-    #[expect(clippy::unused_async, reason = "whoever else caches will be told here, over the network")]
+    /// What a write made void is forgotten, here and by all other replicas, before anybody is told that it was done.
     async fn settle<T>(&self, written: Written<T>) -> T {
-        for change in &written.changes.changes {
-            self.forget(*change);
+        let committed = self.clock.monotonic();
+        if !self.tell(&written.changes).await {
+            // Nobody can be told: by then nobody believes any more what was true before.
+            let bound = self.cache.trust().bound();
+            let end = coherence::acknowledged::<Sound>(committed, false, bound);
+            tokio::time::sleep(end.since(self.clock.monotonic())).await;
         }
         written.value
+    }
+
+    /// The same for a write that takes nothing away from anybody: others may learn of it a moment later.
+    async fn announce<T>(&self, written: Written<T>) -> T {
+        self.tell(&written.changes).await;
+        written.value
+    }
+
+    /// Forgets what changed, and has all other replicas do so. `false`: they do not know yet.
+    async fn tell(&self, changes: &Changes) -> bool {
+        for change in &changes.changes {
+            self.forget(*change);
+        }
+        let Some(shared) = self.shared.as_ref().filter(|_| !changes.is_empty()) else { return true };
+        match shared.invalidate(changes).await {
+            Ok(()) => true,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "other replicas could not be told of a change: they find it in the store"
+                );
+                false
+            }
+        }
     }
 
     fn forget(&self, change: Change) {

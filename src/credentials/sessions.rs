@@ -48,7 +48,8 @@ impl Credentials {
             expires,
         };
         let stored = self.metrics.measure("insert-session", self.store.insert_session(session)).await?;
-        let stored = self.settle(stored).await;
+        // Only who had another session loses one.
+        let stored = if old.is_some() { self.settle(stored).await } else { self.announce(stored).await };
         if let Some(old) = old.filter(|_| stored) {
             self.invalidate_session(&old);
         }
@@ -71,7 +72,7 @@ impl Credentials {
         let new = django::session_key()?;
         let visit = Visit { key: key.clone(), new, csrf_secret, now, expires };
         let kept = self.metrics.measure("insert-session", self.store.keep_csrf_secret(visit)).await?;
-        let kept = self.settle(kept).await;
+        let kept = self.announce(kept).await;
         if let Some(key) = &key {
             self.invalidate_session(key);
         }
@@ -97,7 +98,7 @@ impl Credentials {
     pub async fn end_void_session(&self, key: Secret) -> Result<FoundSession, CredentialsError> {
         let ended =
             self.metrics.measure("delete-session", self.store.end_void(key, self.clock.unix())).await?;
-        Ok(self.settle(ended).await)
+        Ok(self.announce(ended).await)
     }
 
     /// Gives a session whose signature goes out of use another key, which comes first.
@@ -112,7 +113,7 @@ impl Credentials {
         let new = django::session_key()?;
         let renewal = Renewal { key, new: new.clone(), now: self.clock.unix(), age_seconds };
         let renewed = self.metrics.measure("renew-session", self.store.renew(renewal)).await?;
-        Ok((new, self.settle(renewed).await))
+        Ok((new, self.announce(renewed).await))
     }
 
     /// The one key that DRF knows of a user whose password was just checked, made if there is none. `None`: the user
@@ -126,7 +127,7 @@ impl Credentials {
         let (user, password_version) = (user.id, user.password_version);
         let wanted = KeyRequest { user, password_version, new, now: self.clock.unix() };
         let key = self.metrics.measure("obtain-key", self.store.obtain_key(wanted)).await?;
-        let key = self.settle(key).await;
+        let key = self.announce(key).await;
         if let Some(key) = &key {
             // Somebody may have tried it before it was stored.
             self.invalidate(key, Family::Authtoken);
@@ -148,7 +149,7 @@ impl Credentials {
             groups: Vec::new(),
             created: self.clock.unix(),
         };
-        self.settle(self.store.insert_user(user).await?).await;
+        self.announce(self.store.insert_user(user).await?).await;
         Ok(())
     }
 

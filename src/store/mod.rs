@@ -10,7 +10,9 @@
 
 pub mod django;
 pub mod manage;
+pub mod own;
 pub mod session;
+pub mod sql;
 pub mod sqlite;
 
 pub use crate::cache::change::{Change, Changes, Sequence};
@@ -22,6 +24,7 @@ use crate::store::manage::{ManageTokens, ManageUsers};
 use crate::store::session::SessionStore;
 use std::fmt::Debug;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// What a store call returns: boxed, since stores are chosen at run time and none is on the hot path.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -135,7 +138,12 @@ pub enum TokenOrigin {
     Obtain,
     /// Another program, from which it was imported.
     Import,
+    /// Nobody: it is there to be revoked.
+    Canary,
 }
+
+/// Whose canaries are: somebody who is not active, and whom no list names.
+pub const CANARY_USER: UserId = UserId(-1);
 
 /// A token as listed: nothing secret.
 #[derive(Debug, Clone)]
@@ -374,6 +382,14 @@ pub trait ChangeFeed: Debug + Send {
     /// # Cancel safety
     /// A call that is dropped loses nothing: the next one reports it.
     fn changes(&mut self) -> StoreFuture<'_, Changes>;
+
+    /// Returns when there may be a change to be read, after this time at the latest.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped loses nothing but its own time.
+    fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(at_most))
+    }
 }
 
 /// Everything the gateway and its commands ask of a store.
@@ -391,6 +407,12 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     fn history(&self) -> StoreFuture<'_, Option<History>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// Stores a token of [`CANARY_USER`], whoever it says that it is of; committed when this returns.
+    ///
+    /// # Errors
+    /// As [`TokenStore::insert_token`].
+    fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>>;
 
     /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
     ///

@@ -109,7 +109,7 @@ without! {
     beats_are_of_one_connection: BEATS_OF_THIS_CONNECTION;
     missing_numbers_have_to_stop_the_stream: MISSING_NUMBERS_STOP;
     gaps_have_to_empty_trust: GAPS_EMPTY_TRUST;
-    belief_in_the_stream_has_to_end: STREAM_BELIEF_ENDS;
+    carrying_has_to_end: CARRYING_ENDS;
     lost_rows_have_to_void: LOST_ROWS_VOID;
     old_values_have_to_be_refused: OLD_VALUES_REFUSED;
     values_are_as_fresh_as_the_proof: VALUES_AS_OF_PROOF;

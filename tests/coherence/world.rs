@@ -12,10 +12,10 @@ use doorward::cache::coherence::seen::Seen;
 use doorward::cache::coherence::trust::Trust;
 use doorward::cache::coherence::{Coherence, Command, Event, Publisher, acknowledged};
 use doorward::cache::touched::{Moment, Touched};
-use doorward::clock::Monotonic;
+use doorward::clock::{Monotonic, UnixSeconds};
 use doorward::identity::{Digest, UserId};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 pub(crate) type Micros = u64;
@@ -28,6 +28,8 @@ const TOKENS: usize = 24;
 const USERS: usize = 8;
 /// Between two readings, and between two heartbeats.
 const INTERVAL: Micros = 100 * MILLI;
+/// Between two messages that say nothing but that their publisher is there.
+const PRESENCE: Micros = 500 * MILLI;
 /// Without a heartbeat for this long a connection is given up.
 const SILENCE: Micros = 400 * MILLI;
 /// A question to the store is given up after this.
@@ -180,6 +182,17 @@ enum Step {
         told: Option<usize>,
         published: Micros,
     },
+    /// The replica's turn to say that it is there.
+    PresenceDue {
+        replica: usize,
+        life: u32,
+    },
+    PresenceAtServer {
+        replica: usize,
+        life: u32,
+        number: u64,
+        server: usize,
+    },
     Fault,
     SqlBack {
         replica: usize,
@@ -232,6 +245,8 @@ struct Act {
     replica: usize,
     life: u32,
     what: What,
+    /// A command beside the replica, which is gone afterwards.
+    command: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -290,9 +305,22 @@ struct Replica<R> {
     connected_since: Micros,
     attempt: u64,
     last_beat: Micros,
-    last_arrival: Micros,
     /// A message to it was lost in a connection that went on.
     lost: bool,
+    losses: Vec<Loss>,
+    /// Publishers of whom something came since it connected.
+    heard: BTreeSet<u64>,
+}
+
+/// A message that was lost in a connection that went on.
+struct Loss {
+    publisher: u64,
+    number: u64,
+    /// Its numbers tell that something is missing only if something came of it before.
+    was_heard: bool,
+    changes: Changes,
+    /// When something came by which it could be noticed.
+    noticed: Option<Micros>,
 }
 
 /// When a revocation was acknowledged.
@@ -346,7 +374,7 @@ impl<R: Rules> Replica<R> {
     fn new(publisher: u64) -> Self {
         Self {
             life: 0,
-            machine: Coherence::new(duration(STALE)),
+            machine: Coherence::new(),
             trust: Trust::new(duration(BOUND)),
             seen: Seen::with_places(PLACES),
             touched: Touched::with_marks(PLACES),
@@ -369,8 +397,9 @@ impl<R: Rules> Replica<R> {
             connected_since: 0,
             attempt: 0,
             last_beat: 0,
-            last_arrival: 0,
             lost: false,
+            losses: Vec::new(),
+            heard: BTreeSet::new(),
         }
     }
 
@@ -379,7 +408,7 @@ impl<R: Rules> Replica<R> {
         match command {
             Command::Drop(change, number) => self.drop(change, number),
             Command::Begin(after) => self.seen.begin(after),
-            Command::TakeBack => self.seen.take_back(now),
+            Command::TakeBack => self.seen.take_back(UnixSeconds(now as i64)),
             Command::Void(known) => {
                 if let Some(known) = known {
                     self.seen.begin(known);
@@ -402,9 +431,7 @@ impl<R: Rules> Replica<R> {
                 Change::User(of) if of == UserId(user as i64) => user_hash(user),
                 _ => continue,
             };
-            if let Some(number) = number {
-                self.seen.mark(hash, number);
-            }
+            self.seen.mark(hash, number, UnixSeconds(0));
             self.touched.mark(hash);
             self.entries.remove(&token);
         }
@@ -520,6 +547,8 @@ impl<R: Rules> World<R> {
         self.after(reads, Step::ReadsOften { replica: number, life });
         let beats = self.random.below(INTERVAL);
         self.after(beats, Step::BeatDue { replica: number, life });
+        let says = self.random.below(PRESENCE);
+        self.after(says, Step::PresenceDue { replica: number, life });
         let asked = self.random.below(INTERVAL);
         self.after(asked, Step::Request { replica: number, life });
         self.connect(number);
@@ -634,6 +663,21 @@ impl<R: Rules> World<R> {
             Step::Acknowledge { act, told, published } if self.is_alive(act.replica, act.life) => {
                 self.acknowledge(act, told, published);
             }
+            Step::PresenceDue { replica, life } if self.is_alive(replica, life) => {
+                self.after(PRESENCE, Step::PresenceDue { replica, life });
+                let of = &mut self.replicas[replica];
+                if of.connection.is_some() && of.has_redis {
+                    of.number += 1;
+                    let (number, server) = (of.number, of.server);
+                    let wait = self.latency();
+                    self.after(wait, Step::PresenceAtServer { replica, life, number, server });
+                }
+            }
+            Step::PresenceAtServer { replica, life, number, server } if self.is_alive(replica, life) => {
+                if self.replicas[replica].has_redis {
+                    self.tell(self.replicas[replica].publisher, number, server, &Changes::none());
+                }
+            }
             Step::Fault => self.fault(),
             Step::SqlBack { replica, spell } if self.replicas[replica].sql_spell == spell => {
                 let now = self.now;
@@ -699,6 +743,7 @@ impl<R: Rules> World<R> {
             return;
         }
         replica.trust.store_answered();
+        replica.losses.retain(|loss| loss.changes.last > Some(newest));
         self.on(number, &Event::Read { asked: monotonic(asked), changes, newest: after });
     }
 
@@ -713,7 +758,9 @@ impl<R: Rules> World<R> {
         let (connection, now, server) = (self.connections, self.now, self.primary);
         let replica = &mut self.replicas[number];
         (replica.connection, replica.connected_since, replica.server) = (Some(connection), now, server);
-        (replica.last_beat, replica.last_arrival, replica.lost) = (now, now, false);
+        (replica.last_beat, replica.lost) = (now, false);
+        replica.losses.clear();
+        replica.heard.clear();
         self.servers[server].subscribers.insert((number, connection), now);
         self.on(number, &Event::StreamOpened { connection });
     }
@@ -737,7 +784,7 @@ impl<R: Rules> World<R> {
         let wait = self.latency();
         let Some(last) = self.servers[server].subscribers.get_mut(&(number, connection)) else { return };
         if !self.replicas[number].has_redis {
-            self.replicas[number].lost = true;
+            self.lose(number, connection, message, false);
             return;
         }
         let at = (self.now + wait).max(*last + 1);
@@ -749,7 +796,7 @@ impl<R: Rules> World<R> {
         let replica = &mut self.replicas[number];
         // A heartbeat that was under way when its connection ended may be read late all the same.
         if !replica.has_redis {
-            replica.lost = true;
+            self.lose(number, connection, message, false);
             return;
         }
         match message {
@@ -763,18 +810,44 @@ impl<R: Rules> World<R> {
                 if replica.connection != Some(connection) {
                     return;
                 }
-                if self.random.once_in(60) {
+                if self.random.once_in(if self.plan.seed.is_multiple_of(3) { 6 } else { 60 }) {
                     // Lost, and the connection goes on; or so damaged that it cannot be trusted.
-                    self.replicas[number].lost = true;
-                    if self.random.once_in(2) {
+                    let is_bad = self.random.once_in(2);
+                    self.lose(
+                        number,
+                        connection,
+                        Message::Changes { publisher, number: count, changes },
+                        is_bad,
+                    );
+                    if is_bad {
                         self.on(number, &Event::Bad);
                     }
                     return;
                 }
+                for loss in &mut replica.losses {
+                    let is_gap = loss.was_heard && loss.publisher == publisher && loss.number < count;
+                    if is_gap || loss.changes.last < changes.last {
+                        loss.noticed.get_or_insert(self.now);
+                    }
+                }
+                replica.heard.insert(publisher);
                 let publisher = Publisher(publisher);
                 let event = Event::Heard { connection, publisher, number: count, changes: &changes };
                 self.on(number, &event);
             }
+        }
+    }
+
+    fn lose(&mut self, number: usize, connection: u64, message: Message, is_bad: bool) {
+        let replica = &mut self.replicas[number];
+        if replica.connection != Some(connection) {
+            return;
+        }
+        replica.lost = true;
+        if let Message::Changes { publisher, number, changes } = message {
+            let noticed = is_bad.then_some(self.now);
+            let was_heard = replica.heard.contains(&publisher);
+            replica.losses.push(Loss { publisher, number, was_heard, changes, noticed });
         }
     }
 
@@ -784,7 +857,7 @@ impl<R: Rules> World<R> {
         let now = monotonic(self.now);
         let replica = &self.replicas[number];
         if let Some(entry) = replica.entries.get(&token) {
-            if replica.trust.is_believed(entry.confirmed, now) {
+            if replica.trust.is_believed(entry.confirmed, now, duration(STALE)) {
                 let is_carried = replica.is_carried(entry.confirmed, now);
                 self.tally.carried += u64::from(is_carried);
                 self.accept(number, token, if is_carried { "carried" } else { "believed" });
@@ -817,9 +890,10 @@ impl<R: Rules> World<R> {
         let replica = &mut self.replicas[load.replica];
         let hashes = [token_hash(load.token), user_hash(user_of(load.token))];
         let now = monotonic(self.now);
-        if value.is_some_and(|value| replica.seen.holds(value.as_of, value.read, hashes)) {
+        if value.is_some_and(|value| replica.seen.holds(value.as_of, UnixSeconds(value.read as i64), hashes))
+        {
             let confirmed = if R::VALUES_AS_OF_PROOF { replica.trust.proved() } else { now };
-            let is_good = replica.trust.is_believed(confirmed, now);
+            let is_good = replica.trust.is_believed(confirmed, now, duration(STALE));
             if is_good && !replica.is_overtaken(&load) {
                 replica.entries.insert(load.token, Entry { confirmed });
                 self.tally.shared += 1;
@@ -861,15 +935,14 @@ impl<R: Rules> World<R> {
             return;
         }
         let confirmed = monotonic(load.began);
-        if R::SLOW_ANSWERS_REFUSED && !replica.trust.is_believed(confirmed, now) {
+        if !replica.trust.is_answer(confirmed, now) {
             return;
         }
         let is_newer = replica.entries.get(&load.token).is_none_or(|held| held.confirmed <= confirmed);
         if is_newer {
             replica.entries.insert(load.token, Entry { confirmed });
         }
-        let is_carried = replica.trust.is_believed(confirmed, now) && replica.is_carried(confirmed, now);
-        self.accept(load.replica, load.token, if is_carried { "carried" } else { "read" });
+        self.accept(load.replica, load.token, "read");
         if !self.store.is_numbered {
             return;
         }
@@ -910,7 +983,8 @@ impl<R: Rules> World<R> {
         let replica = self.random.index(self.replicas.len());
         let life = self.replicas[replica].life;
         let wait = self.store_latency(replica);
-        self.after(wait, Step::CommitAtStore { act: Act { replica, life, what } });
+        let command = self.random.once_in(2).then(|| self.random.next());
+        self.after(wait, Step::CommitAtStore { act: Act { replica, life, what, command } });
         if self.random.once_in(40) {
             self.store.pruned = self.store.log.len() as u64;
         }
@@ -949,12 +1023,17 @@ impl<R: Rules> World<R> {
         }
         let committed = self.now;
         let replica = &mut self.replicas[act.replica];
-        for change in &changes.changes {
+        for change in changes.changes.iter().filter(|_| act.command.is_none()) {
             replica.drop(*change, None);
         }
         if replica.connection.is_some() && replica.has_redis {
-            replica.number += 1;
-            let (number, server) = (replica.number, replica.server);
+            let server = replica.server;
+            let number = if act.command.is_some() {
+                1
+            } else {
+                replica.number += 1;
+                replica.number
+            };
             let wait = self.latency();
             self.after(wait, Step::PublishAtServer { act, changes, committed, number, server });
         } else {
@@ -970,15 +1049,19 @@ impl<R: Rules> World<R> {
                 let value = Value { as_of: version, read: self.now, is_tombstone: true };
                 self.servers[server].values.insert(token, value);
             }
-            let publisher = self.replicas[act.replica].publisher;
-            let to: Vec<_> = self.servers[server].subscribers.keys().copied().collect();
-            for (replica, connection) in to {
-                let message = Message::Changes { publisher, number, changes: changes.clone() };
-                self.deliver(server, replica, connection, message);
-            }
+            let publisher = act.command.unwrap_or(self.replicas[act.replica].publisher);
+            self.tell(publisher, number, server, changes);
         }
         let wait = self.latency();
         self.after(wait, Step::PublishAnswer { act, committed, told, published });
+    }
+
+    fn tell(&mut self, publisher: u64, number: u64, server: usize, changes: &Changes) {
+        let to: Vec<_> = self.servers[server].subscribers.keys().copied().collect();
+        for (replica, connection) in to {
+            let message = Message::Changes { publisher, number, changes: changes.clone() };
+            self.deliver(server, replica, connection, message);
+        }
     }
 
     fn acknowledge(&mut self, act: Act, told: Option<usize>, published: Micros) {
@@ -1000,7 +1083,7 @@ impl<R: Rules> World<R> {
         let count = if self.random.once_in(3) { several } else { 1 };
         let kind = self.random.below(9);
         let first = self.random.index(self.replicas.len());
-        let length = self.random.between(50 * MILLI, 6 * SECOND);
+        let length = self.random.between(50 * MILLI, 5 * SECOND);
         for offset in 0..count {
             let number = (first + offset) % self.replicas.len();
             match kind {
@@ -1057,7 +1140,7 @@ impl<R: Rules> World<R> {
         self.tally.accepted += 1;
         let acts = [self.tokens[token], self.users[user_of(token)]];
         for revoked in acts.into_iter().flatten() {
-            if let Some(claim) = self.violated(number, revoked, how) {
+            if let Some(claim) = self.violated(number, token, revoked, how) {
                 let detail = format!(
                     "replica {number} accepted token {token} ({how}) at {} us, {} us after the acknowledgement",
                     self.now,
@@ -1068,9 +1151,14 @@ impl<R: Rules> World<R> {
         }
     }
 
-    fn violated(&self, number: usize, revoked: Revoked, how: &str) -> Option<&'static str> {
+    fn violated(&self, number: usize, token: usize, revoked: Revoked, how: &str) -> Option<&'static str> {
         let replica = &self.replicas[number];
         let late = self.now - revoked.at;
+        let named = [Change::Credential(digest(token)), Change::User(UserId(user_of(token) as i64))];
+        let is_noticed = replica.losses.iter().any(|loss| {
+            let is_of_it = loss.changes.changes.iter().any(|change| named.contains(change));
+            is_of_it && loss.noticed.is_some_and(|at| at + BOUND < self.now)
+        });
         // While its answers take longer than the bound, the stream is believed instead.
         let since = if matches!(how, "read" | "believed") { replica.sql_since } else { replica.quick_since };
         let reaches_store = since.saturating_add(SETTLED) <= self.now;
@@ -1084,6 +1172,8 @@ impl<R: Rules> World<R> {
             Some("who reaches the store accepts it no later than the bound")
         } else if late > BOUND && was_told {
             Some("who was told accepts it no later than the bound")
+        } else if how == "carried" && is_noticed {
+            Some("who noticed that a message was lost does not carry on for longer than the bound")
         } else if revoked.told.is_none() && reaches_store {
             Some("where others could not be told, who reaches the store accepts it no more")
         } else {

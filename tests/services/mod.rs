@@ -21,6 +21,7 @@ pub(crate) mod cluster;
 pub(crate) mod mariadb;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod refusing;
 pub(crate) mod sentinel;

@@ -80,6 +80,16 @@ impl RedisSentinel {
         });
     }
 
+    /// Starts the killed one at this port again, as a replica; the Sentinels can make it the primary when this returns.
+    pub(crate) fn come_back(&mut self, port: u16) {
+        let primary = self.primary().port();
+        let back = self.servers.iter_mut().find(|server| server.port() == port).unwrap();
+        back.restart();
+        // The Sentinels would do so after ten seconds.
+        redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary).exec(&mut back.connection()).unwrap();
+        until("a replica that is known", || self.is_watched().then_some(()));
+    }
+
     fn named(&self, place: usize) -> Option<u16> {
         let mut connection = self.sentinels[place].connection();
         let mut asking = redis::cmd("SENTINEL");

@@ -6,6 +6,11 @@
 
 mod django;
 mod manage;
+mod mysql;
+mod postgres;
+mod server;
+#[path = "../services/mod.rs"]
+mod services;
 mod sessions;
 mod sqlite;
 mod suite;

@@ -56,6 +56,7 @@ async fn run(connection: &mut SqliteConnection, statement: &'static str) {
 claims! { Database, suite:
     absent_is_not_an_error
     names_are_exact
+    names_may_hold_a_null_character
     user_is_read_as_written
     user_is_changed_as_told
     token_finds_its_user

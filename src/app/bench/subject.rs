@@ -10,7 +10,7 @@ use crate::authenticate::AuthenticateError;
 use crate::authenticate::scheme::{Context, Effects};
 use crate::cache::local::{Invalidation, Now};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Source, StoreUrl};
+use crate::config::{Config, Source};
 use crate::credentials::NewAccount;
 use crate::credentials::manage::{ImportedToken, Lifetime};
 use crate::identity::UserId;
@@ -92,8 +92,8 @@ impl Subject {
         // Before the gateway starts, which would otherwise have to read of every token as of a change.
         let users = runtime.block_on(fill(&config, &clock, &keys, progress, stop))?;
         let filled_in = clock.monotonic().since(began);
-        let StoreUrl::Sqlite(file) = &config.store.url;
-        let store_bytes = file.metadata()?.len();
+        let file = config.store.url.file().map(Path::metadata).transpose()?;
+        let store_bytes = file.map_or(0, |file| file.len());
         let elsewhere = Arc::new(Elsewhere::default());
         let observer = Arc::clone(&elsewhere) as Arc<dyn Observer>;
         let options = Options { clock: Arc::clone(&clock), observer, ..Options::default() };

@@ -5,7 +5,7 @@
 //! made the browser send it, and then no later scheme is asked.
 
 use crate::accept::head::Head;
-use crate::authenticate::lookups::Lookups;
+use crate::authenticate::lookups::{Answer, Lookups};
 use crate::authenticate::scheme::{
     Check, Context, Effects, Identity, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
@@ -375,11 +375,10 @@ impl Sessions {
     }
 
     async fn load(&self, key: &Secret, age_seconds: i64, stale: Duration) -> Result<Loaded, NobodyKnows> {
-        let Lookups { cache, clock, .. } = &*self.lookups;
         let digest = Digest::of(key.expose());
         let cache_key = CredentialKey { digest, family: Family::Session };
         let ask = || self.find(key, cache_key, age_seconds);
-        cache.load(cache_key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
+        self.lookups.load(cache_key, stale, ask).await.map_err(NobodyKnows)
     }
 
     async fn find(
@@ -387,7 +386,7 @@ impl Sessions {
         key: &Secret,
         cache_key: CredentialKey,
         age_seconds: i64,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Answer, StoreError> {
         let Lookups { store, clock, metrics, .. } = &*self.lookups;
         let found = metrics.measure("find-session", store.find_session(key.clone(), clock.unix())).await?;
         let found = match found {
@@ -412,14 +411,16 @@ impl Sessions {
             }
             found => found,
         };
-        Ok(match found {
+        let as_of = if let FoundSession::User(session) = &found { session.as_of } else { None };
+        let found = match found {
             FoundSession::Absent => Found::Nothing(Nothing::Absent),
             FoundSession::User(session) => Found::Fact(self.fact(cache_key, session)),
             // What is void or outdated all the same changed between two looks; the next request finds out.
             FoundSession::Nobody { .. } | FoundSession::Void | FoundSession::Outdated(_) => {
                 Found::Nothing(Nothing::Nobody)
             }
-        })
+        };
+        Ok(Answer { found, as_of })
     }
 
     fn fact(&self, key: CredentialKey, session: UserSession) -> Fact {

@@ -3,7 +3,7 @@
 //! The texts say "token" whatever the keyword is: clients compare them.
 
 use crate::accept::head::Head;
-use crate::authenticate::lookups::Lookups;
+use crate::authenticate::lookups::{Answer, Lookups};
 use crate::authenticate::scheme::{
     Context, Effects, Exposed, Identity, Naming, NobodyKnows, Recall, Refusal, Scheme, Verdict,
 };
@@ -182,20 +182,22 @@ impl Families {
     }
 
     async fn load(&self, token: &Secret, key: CredentialKey, stale: Duration) -> Result<Loaded, NobodyKnows> {
-        let Lookups { cache, store, clock, metrics, .. } = &*self.lookups;
+        let Lookups { store, metrics, .. } = &*self.lookups;
         let id = self.lookups.id(&key);
         let ask = || {
             let (store, token) = (Arc::clone(store), token.clone());
             async move {
                 if key.family == Family::Authtoken {
                     let found = metrics.measure("find-key", store.find_key(token)).await?;
-                    return Ok(found.map(|user| Fact { id, expires: None, user, csrf_secret: None }));
+                    let fact = found.map(|user| Fact { id, expires: None, user, csrf_secret: None });
+                    return Ok(Answer { found: fact.into(), as_of: None });
                 }
                 let found = metrics.measure("find-token", store.find_token(key.digest)).await?;
-                Ok::<_, StoreError>(found.and_then(fact))
+                let as_of = found.as_ref().and_then(|found| found.as_of);
+                Ok::<_, StoreError>(Answer { found: found.and_then(fact).into(), as_of })
             }
         };
-        cache.load(key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)
+        self.lookups.load(key, stale, ask).await.map_err(NobodyKnows)
     }
 
     /// What a token is called, however old the answer is: its id never changes.

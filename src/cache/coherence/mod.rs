@@ -10,8 +10,8 @@
 //!   commits, if it is in our own layout.
 //! * **The stream**: what others publish (Redis) after they committed. It is fast, and it may be cut, or be the stream of
 //!   a server that is not the primary any more. So it proves something only while this replica's own heartbeats
-//!   come back on it, after the store was read once since it was opened, while no number is known to be missing,
-//!   and for `stale_while_unreachable` after the last reading at most.
+//!   come back on it, after the store was read once since it was opened, while no number is known to be missing; and
+//!   what it proves carries belief on for `stale_while_unreachable` after the last reading at most.
 
 pub mod rules;
 pub mod seen;
@@ -110,8 +110,6 @@ pub enum Distrust {
     Unread,
     /// A number is missing.
     Missing,
-    /// The last reading is too long ago.
-    Old,
     /// The store has no numbers: changes by others are not on the stream.
     Unnumbered,
 }
@@ -119,8 +117,6 @@ pub enum Distrust {
 /// The state of one replica.
 #[derive(Debug)]
 pub struct Coherence<R = Sound> {
-    /// `stale_while_unreachable`.
-    stale: Duration,
     /// When the last good reading was asked for.
     read: Option<Monotonic>,
     /// All numbers up to this one are known.
@@ -151,10 +147,9 @@ struct Doubts {
 }
 
 impl<R: Rules> Coherence<R> {
-    /// Nothing is known yet. `stale` is `stale_while_unreachable`.
-    pub fn new(stale: Duration) -> Self {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
         Self {
-            stale,
             read: None,
             known: None,
             known_since: Monotonic(0),
@@ -194,7 +189,7 @@ impl<R: Rules> Coherence<R> {
     }
 
     /// Why a heartbeat that came back now would prove nothing. `None`: it would.
-    pub fn distrust(&self, now: Monotonic) -> Option<Distrust> {
+    pub fn distrust(&self) -> Option<Distrust> {
         let Some(stream) = &self.stream else { return Some(Distrust::Closed) };
         let Some(known) = self.known else { return Some(Distrust::Unnumbered) };
         let Some(read) = self.read else { return Some(Distrust::Unread) };
@@ -202,8 +197,6 @@ impl<R: Rules> Coherence<R> {
             Some(Distrust::Unread)
         } else if R::MISSING_NUMBERS_STOP && known < self.heard {
             Some(Distrust::Missing)
-        } else if R::STREAM_BELIEF_ENDS && now >= read.plus(self.stale) {
-            Some(Distrust::Old)
         } else {
             None
         }
@@ -310,7 +303,7 @@ impl<R: Rules> Coherence<R> {
 
     fn beat(&mut self, connection: u64, sent: Monotonic, now: Monotonic, out: &mut Vec<Command>) {
         let is_ours = self.stream.as_ref().is_some_and(|stream| stream.connection == connection);
-        if (is_ours || !R::BEATS_OF_THIS_CONNECTION) && self.distrust(now).is_none() {
+        if (is_ours || !R::BEATS_OF_THIS_CONNECTION) && self.distrust().is_none() {
             out.push(Command::Carry(if R::PROOF_AS_OF_ASKING { sent } else { now }));
         }
     }
@@ -321,6 +314,12 @@ impl<R: Rules> Coherence<R> {
             stream.since = now;
             out.push(Command::ReadNow);
         }
+    }
+}
+
+impl<R: Rules> Default for Coherence<R> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -30,8 +30,8 @@ pub trait Rules: Debug + Send + Sync + 'static {
     const MISSING_NUMBERS_STOP: bool = true;
     /// A publisher's gap, or a message that cannot be trusted, empties trust in the stream.
     const GAPS_EMPTY_TRUST: bool = true;
-    /// Without a reading of the store the stream is believed for `stale_while_unreachable`, and no longer.
-    const STREAM_BELIEF_ENDS: bool = true;
+    /// Without a word of the store the stream carries belief on for `stale_while_unreachable`, and no longer.
+    const CARRYING_ENDS: bool = true;
     /// A reading that lacks rows voids everything.
     const LOST_ROWS_VOID: bool = true;
     /// A shared value that is older than a change of its credential or user is a miss.

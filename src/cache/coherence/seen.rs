@@ -6,8 +6,9 @@
 
 use crate::cache::change::Sequence;
 use crate::cache::coherence::rules::{Rules, Sound};
+use crate::clock::UnixSeconds;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Places; a power of two. With 60 s of values and 100 changes a second one value in ten is refused for another's sake.
 const STRIPES: usize = 65_536;
@@ -17,10 +18,12 @@ const STRIPES: usize = 65_536;
 pub struct Seen<R = Sound> {
     /// Of what changed up to this number nobody knows here what it was.
     floor: AtomicU64,
-    /// What the store said before this moment (milliseconds since 1970) it may have taken back.
-    taken_back: AtomicU64,
+    /// What the store said up to this moment (seconds since 1970) it may have taken back.
+    taken_back: AtomicI64,
     /// The last change of each place.
     last: Box<[AtomicU64]>,
+    /// When it came to be known (seconds since 1970).
+    when: Box<[AtomicI64]>,
     rules: PhantomData<R>,
 }
 
@@ -34,8 +37,9 @@ impl<R: Rules> Seen<R> {
     pub fn with_places(places: usize) -> Self {
         Self {
             floor: AtomicU64::new(u64::MAX),
-            taken_back: AtomicU64::new(0),
+            taken_back: AtomicI64::new(0),
             last: (0..places.max(1)).map(|_| AtomicU64::new(0)).collect(),
+            when: (0..places.max(1)).map(|_| AtomicI64::new(0)).collect(),
             rules: PhantomData,
         }
     }
@@ -46,31 +50,43 @@ impl<R: Rules> Seen<R> {
     }
 
     /// Something with this hash changed, and that was this number.
-    pub fn mark(&self, hash: u64, number: Sequence) {
-        if let Some(place) = self.place(hash) {
+    pub fn mark(&self, hash: u64, number: Option<Sequence>, now: UnixSeconds) {
+        if let (Some(place), Some(number)) = (place(&self.last, hash), number) {
             place.fetch_max(number.0, Ordering::SeqCst);
+        }
+        if let Some(place) = place(&self.when, hash) {
+            place.fetch_max(now.0, Ordering::SeqCst);
         }
     }
 
     /// The store is another one, or an older copy was put back: numbers are given out again that once meant something
-    /// else. `now` is in milliseconds since 1970.
-    pub fn take_back(&self, now: u64) {
-        self.taken_back.fetch_max(now, Ordering::SeqCst);
+    /// else.
+    pub fn take_back(&self, now: UnixSeconds) {
+        self.taken_back.fetch_max(now.0, Ordering::SeqCst);
     }
 
     /// Whether what was true as of this number is true as of all that is known, for a credential and a user with these
-    /// hashes. `read` is when the store said so, in milliseconds since 1970.
-    pub fn holds(&self, as_of: Sequence, read: u64, hashes: [u64; 2]) -> bool {
-        let is_changed = |hash: &u64| self.place(*hash).is_none_or(|at| as_of.0 < at.load(Ordering::SeqCst));
+    /// hashes. `read` is when the store said so.
+    pub fn holds(&self, as_of: Sequence, read: UnixSeconds, hashes: [u64; 2]) -> bool {
+        let is_changed =
+            |hash: &u64| place(&self.last, *hash).is_none_or(|at| as_of.0 < at.load(Ordering::SeqCst));
         let is_old = as_of.0 < self.floor.load(Ordering::SeqCst) || hashes.iter().any(is_changed);
-        let is_taken_back = read <= self.taken_back.load(Ordering::SeqCst);
+        let is_taken_back = read.0 <= self.taken_back.load(Ordering::SeqCst);
         !is_taken_back && (!is_old || !R::OLD_VALUES_REFUSED)
     }
 
-    fn place(&self, hash: u64) -> Option<&AtomicU64> {
-        let places = u64::try_from(self.last.len()).unwrap_or(u64::MAX).max(1);
-        self.last.get(usize::try_from(hash % places).unwrap_or(0))
+    /// The same in a store without numbers: whether neither has changed since `read`, as far as this replica was told.
+    pub fn holds_since(&self, read: UnixSeconds, hashes: [u64; 2]) -> bool {
+        let is_changed =
+            |hash: &u64| place(&self.when, *hash).is_none_or(|at| read.0 <= at.load(Ordering::SeqCst));
+        read.0 > self.taken_back.load(Ordering::SeqCst) && !hashes.iter().any(is_changed)
     }
+}
+
+/// Where a key with this hash is.
+fn place<T>(places: &[T], hash: u64) -> Option<&T> {
+    let count = u64::try_from(places.len()).unwrap_or(u64::MAX).max(1);
+    places.get(usize::try_from(hash % count).unwrap_or(0))
 }
 
 impl<R: Rules> Default for Seen<R> {
@@ -86,21 +102,27 @@ mod tests {
     #[test]
     fn values_older_than_their_last_change_are_refused() {
         let seen = Seen::<Sound>::new();
-        let holds = |as_of, hashes| seen.holds(Sequence(as_of), 1, hashes);
+        let holds = |as_of, hashes| seen.holds(Sequence(as_of), UnixSeconds(1), hashes);
         assert!(!holds(0, [1, 2]), "nothing is known yet");
         seen.begin(Sequence(10));
         assert!(!holds(9, [1, 2]), "from before anything is known");
         assert!(holds(10, [1, 2]));
         assert!(holds(11, [1, 2]), "somebody else knows more");
-        seen.mark(1, Sequence(11));
-        seen.mark(7, Sequence(12));
+        seen.mark(1, Some(Sequence(11)), UnixSeconds(2000));
+        seen.mark(7, Some(Sequence(12)), UnixSeconds(2000));
         assert!(!holds(10, [1, 2]), "its credential changed");
         assert!(!holds(10, [2, 1]), "its user changed");
         assert!(holds(11, [1, 2]));
         assert!(holds(10, [3, 4]));
         seen.begin(Sequence(5));
-        seen.take_back(1000);
-        assert!(!seen.holds(Sequence(12), 1000, [3, 4]), "of a past that is not the store's any more");
-        assert!(seen.holds(Sequence(6), 1001, [3, 4]));
+        seen.take_back(UnixSeconds(1000));
+        assert!(
+            !seen.holds(Sequence(12), UnixSeconds(1000), [3, 4]),
+            "of a past that is not the store's any more"
+        );
+        assert!(seen.holds(Sequence(6), UnixSeconds(1001), [3, 4]));
+        assert!(seen.holds_since(UnixSeconds(2001), [1, 2]), "read after it changed");
+        assert!(!seen.holds_since(UnixSeconds(2000), [1, 2]));
+        assert!(seen.holds_since(UnixSeconds(1001), [3, 4]));
     }
 }

@@ -7,7 +7,7 @@
 //! is confirmed again.
 //!
 //! While the store cannot be read, a live stream of changes *carries* belief on; for how long is the state machine's
-//! affair ([`Coherence`](crate::cache::coherence::Coherence)).
+//! affair ([`Coherence`](crate::cache::coherence::Coherence)), but never longer than what is stale is used.
 
 use crate::cache::coherence::rules::{Rules, Sound};
 use crate::clock::Monotonic;
@@ -36,6 +36,8 @@ pub struct Trust<R = Sound> {
     doubts: Mutex<VecDeque<Doubt>>,
     /// The store is not asked before this moment.
     pause_ends: AtomicU64,
+    /// Up to this moment the store is slow.
+    slow_ends: AtomicU64,
     rules: PhantomData<R>,
 }
 
@@ -56,6 +58,7 @@ impl<R: Rules> Trust<R> {
             doubted: AtomicU64::new(0),
             doubts: Mutex::default(),
             pause_ends: AtomicU64::new(0),
+            slow_ends: AtomicU64::new(0),
             rules: PhantomData,
         }
     }
@@ -65,13 +68,28 @@ impl<R: Rules> Trust<R> {
         self.bound
     }
 
-    /// Whether an entry that was confirmed at this moment may be used without asking anybody.
-    pub fn is_believed(&self, confirmed: Monotonic, now: Monotonic) -> bool {
+    /// Whether an entry that was confirmed at this moment may be used without asking anybody. `stale` is
+    /// `stale_while_unreachable`: for so long after the store last vouched for it the stream carries belief on.
+    pub fn is_believed(&self, confirmed: Monotonic, now: Monotonic, stale: Duration) -> bool {
         if R::DOUBT_OUTLASTS_PROOFS && self.is_doubted(confirmed) {
             return false;
         }
+        let proof = confirmed.max(self.proved());
+        if !R::BELIEF_ENDS || now < proof.plus(self.bound) {
+            return true;
+        }
         let carried = Monotonic(self.carried.load(Ordering::Acquire));
-        !R::BELIEF_ENDS || now < confirmed.max(self.proved()).max(carried).plus(self.bound)
+        let is_carried = !R::CARRYING_ENDS || now < proof.plus(stale);
+        is_carried && now < carried.plus(self.bound)
+    }
+
+    /// Whether what the store said when asked at this moment is an answer now; one that took longer than the bound may
+    /// have been overtaken. A bound of zero asks always, and takes what comes.
+    pub fn is_answer(&self, confirmed: Monotonic, now: Monotonic) -> bool {
+        !R::SLOW_ANSWERS_REFUSED
+            || self.bound.is_zero()
+            || now < confirmed.plus(self.bound)
+            || (!self.is_doubted(confirmed) && now < self.proved().plus(self.bound))
     }
 
     /// Whether it may be used although the store cannot be asked: its last proof is no longer ago than `limit`.
@@ -136,9 +154,20 @@ impl<R: Rules> Trust<R> {
         self.pause_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
     }
 
+    /// Whether the store is being left alone by those who can do without it for a while: it is slow, or cannot be read.
+    pub fn is_store_spared(&self, now: Monotonic) -> bool {
+        self.is_store_away(now) || now.0 < self.slow_ends.load(Ordering::Relaxed)
+    }
+
+    /// The store takes long to answer.
+    pub fn store_is_slow(&self, now: Monotonic) {
+        self.slow_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
+    }
+
     /// The store answered.
     pub fn store_answered(&self) {
         self.pause_ends.store(0, Ordering::Relaxed);
+        self.slow_ends.store(0, Ordering::Relaxed);
     }
 }
 
@@ -155,11 +184,11 @@ mod tests {
     #[test]
     fn entries_are_believed_for_the_bound_after_their_last_proof() {
         let trust = Trust::<Sound>::new(SECOND);
-        assert!(trust.is_believed(at(100), at(1099)));
-        assert!(!trust.is_believed(at(100), at(1100)));
+        assert!(trust.is_believed(at(100), at(1099), SECOND));
+        assert!(!trust.is_believed(at(100), at(1100), SECOND));
         trust.prove(at(600));
-        assert!(trust.is_believed(at(100), at(1599)));
-        assert!(!trust.is_believed(at(100), at(1600)));
+        assert!(trust.is_believed(at(100), at(1599), SECOND));
+        assert!(!trust.is_believed(at(100), at(1600), SECOND));
         trust.prove(at(200));
         assert_eq!(trust.last_proof(at(100)), at(600), "proofs do not go back");
     }
@@ -169,9 +198,22 @@ mod tests {
         let trust = Trust::<Sound>::new(SECOND);
         trust.prove(at(500));
         trust.carry(at(900));
-        assert!(trust.is_believed(at(100), at(1899)));
+        let long = Duration::from_secs(5);
+        assert!(trust.is_believed(at(100), at(1899), long));
+        assert!(!trust.is_believed(at(100), at(1899), SECOND), "a route that wants less");
+        assert!(!trust.is_believed(at(100), at(1900), long));
         assert_eq!(trust.last_proof(at(100)), at(500));
         assert!(!trust.is_stale_within(at(100), at(1500), SECOND));
+    }
+
+    #[test]
+    fn an_answer_older_than_the_bound_is_none_unless_it_is_proved() {
+        let trust = Trust::<Sound>::new(SECOND);
+        assert!(trust.is_answer(at(100), at(1099)));
+        assert!(!trust.is_answer(at(100), at(1100)));
+        trust.prove(at(600));
+        assert!(trust.is_answer(at(100), at(1100)));
+        assert!(Trust::<Sound>::new(Duration::ZERO).is_answer(at(100), at(5000)), "no bound could be kept");
     }
 
     #[test]
@@ -180,8 +222,8 @@ mod tests {
         trust.prove(at(500));
         trust.doubt(at(600));
         trust.prove(at(700));
-        assert!(!trust.is_believed(at(100), at(701)));
-        assert!(trust.is_believed(at(601), at(701)));
+        assert!(!trust.is_believed(at(100), at(701), SECOND));
+        assert!(trust.is_believed(at(601), at(701), SECOND));
         assert_eq!(trust.last_proof(at(100)), at(500), "as of the proof before the doubt");
         assert_eq!(trust.last_proof(at(550)), at(550));
         assert_eq!(trust.last_proof(at(601)), at(700));

@@ -11,6 +11,7 @@ use crate::cache::redis::link::jittered;
 use crate::cache::redis::message::Message;
 use crate::cache::redis::seal::Keys;
 use crate::cache::redis::settings::{Settings, Topology};
+use crate::clock::{Clock, Monotonic};
 use ::redis::{PushInfo, PushKind, RedisError, Value, cmd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,9 @@ const LISTEN_TIME: Duration = Duration::from_secs(5);
 pub enum Event {
     /// From now on every message is heard.
     Connected,
+    /// The server, asked at this moment over the connection that is listened to, has answered: all that was published
+    /// before has been told.
+    Beat(Monotonic),
     /// Somebody with our key said this.
     Message(Message),
     /// Somebody else said something, or it was changed on its way.
@@ -67,10 +71,14 @@ pub enum Loss {
 }
 
 /// Listens until the receiver is dropped. Must be called on a runtime, which does the work.
-pub(super) fn listen(settings: Arc<Settings>, keys: Arc<Keys>) -> mpsc::Receiver<Event> {
+pub(super) fn listen(
+    settings: Arc<Settings>,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+) -> mpsc::Receiver<Event> {
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
-        let listener = Listener { settings, keys, events: events.clone() };
+        let listener = Listener { settings, keys, clock, events: events.clone() };
         tokio::select! {
             () = listener.work() => {}
             () = events.closed() => {}
@@ -83,6 +91,7 @@ pub(super) fn listen(settings: Arc<Settings>, keys: Arc<Keys>) -> mpsc::Receiver
 struct Listener {
     settings: Arc<Settings>,
     keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
     events: mpsc::Sender<Event>,
 }
 
@@ -135,28 +144,50 @@ impl Listener {
     }
 
     /// Tells what is heard, until nothing is.
-    async fn follow(&self, one: One, mut pushes: Pushes) -> Loss {
-        let mut checks = std::pin::pin!(self.check(one));
+    async fn follow(&self, mut one: One, mut pushes: Pushes) -> Loss {
         loop {
-            let push = tokio::select! {
-                biased;
-                push = pushes.queue.recv() => push,
-                loss = &mut checks => return loss,
+            let sent = {
+                let mut check = std::pin::pin!(self.check(&mut one));
+                loop {
+                    tokio::select! {
+                        biased;
+                        push = pushes.queue.recv() => {
+                            let Some(push) = push else { return Loss::Disconnected };
+                            if let Err(loss) = self.tell(push, &pushes).await {
+                                return loss;
+                            }
+                        }
+                        sent = &mut check => break sent,
+                    }
+                }
             };
-            // One was dropped; what waits before it is of no use without it.
-            if pushes.overrun.load(Ordering::Acquire) {
-                return Loss::Overrun;
+            let sent = match sent {
+                Ok(sent) => sent,
+                Err(loss) => return loss,
+            };
+            // What came before the answer waits already.
+            while let Ok(push) = pushes.queue.try_recv() {
+                if let Err(loss) = self.tell(push, &pushes).await {
+                    return loss;
+                }
             }
-            let Some(PushInfo { kind, data }) = push else { return Loss::Disconnected };
-            let event = match kind {
-                PushKind::Message => self.read(&data),
-                PushKind::Disconnection | PushKind::Unsubscribe => return Loss::Disconnected,
-                _ => continue,
-            };
-            if self.events.send(event).await.is_err() {
+            if self.events.send(Event::Beat(sent)).await.is_err() {
                 return Loss::Disconnected;
             }
         }
+    }
+
+    async fn tell(&self, push: PushInfo, pushes: &Pushes) -> Result<(), Loss> {
+        // One was dropped; what waits before it is of no use without it.
+        if pushes.overrun.load(Ordering::Acquire) {
+            return Err(Loss::Overrun);
+        }
+        let event = match push.kind {
+            PushKind::Message => self.read(&push.data),
+            PushKind::Disconnection | PushKind::Unsubscribe => return Err(Loss::Disconnected),
+            _ => return Ok(()),
+        };
+        self.events.send(event).await.map_err(|_| Loss::Disconnected)
     }
 
     fn read(&self, data: &[Value]) -> Event {
@@ -170,16 +201,12 @@ impl Listener {
         message.map_or(Event::Bad, Event::Message)
     }
 
-    /// Asks the server again and again over the connection that is listened to; returns when it is of no use.
-    async fn check(&self, mut one: One) -> Loss {
-        loop {
-            tokio::time::sleep(CHECK_INTERVAL).await;
-            match timeout(CHECK_TIME, self.check_once(&mut one)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(loss)) => return loss,
-                Err(_) => return Loss::Silent,
-            }
-        }
+    /// Asks the server, in a moment, over the connection that is listened to. Yields when it was asked.
+    async fn check(&self, one: &mut One) -> Result<Monotonic, Loss> {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        let sent = self.clock.monotonic();
+        timeout(CHECK_TIME, self.check_once(one)).await.unwrap_or(Err(Loss::Silent))?;
+        Ok(sent)
     }
 
     async fn check_once(&self, one: &mut One) -> Result<(), Loss> {

@@ -6,7 +6,7 @@ use crate::store::django::sessions::datetime;
 use crate::store::django::statements::{COUNT_KEYS, DELETE_KEY, DELETE_KEYS_OF, INSERT_KEY};
 use crate::store::django::users::UserRow;
 use crate::store::django::{Django, safe};
-use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sql::error::{not_written, unavailable};
 use crate::store::{Change, KeyRequest, KeyStore, StoreError, StoreFuture, Written};
 use sqlx::FromRow;
 

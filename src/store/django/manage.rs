@@ -3,7 +3,7 @@
 use crate::identity::UserId;
 use crate::store::django::{Django, safe};
 use crate::store::manage::{Account, Group, ManageTokens as _, ManageUsers, UserUpdate};
-use crate::store::sqlite::error::unavailable;
+use crate::store::sql::error::unavailable;
 use crate::store::{StoreError, StoreFuture, UserStore as _, Written};
 
 impl ManageUsers for Django {

@@ -4,7 +4,7 @@ use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, UserId};
 use crate::store::django::Django;
 use crate::store::manage::{ManageTokens, Progress, TokenBatch, TokenPage, TokenPlace};
-use crate::store::sqlite::error::unavailable;
+use crate::store::sql::error::unavailable;
 use crate::store::{
     Change, FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore, TokenSummary,
     UserStore as _, Written,

@@ -7,7 +7,7 @@ use crate::secret::Secret;
 use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION};
 use crate::store::django::{Django, safe};
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession, Visit};
-use crate::store::sqlite::error::not_written;
+use crate::store::sql::error::not_written;
 use crate::store::{Change, StoreError, StoreFuture, Written};
 use sqlx::{FromRow, SqliteConnection};
 

@@ -5,7 +5,7 @@ use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::django::sessions::datetime;
 use crate::store::django::{Django, safe};
-use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sql::error::{not_written, unavailable};
 use crate::store::{Change, NewUser, StoreError, StoreFuture, UserStore, UserWithPassword, Written};
 use sqlx::{FromRow, SqliteConnection};
 

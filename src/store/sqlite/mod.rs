@@ -9,21 +9,15 @@
 //! A connection is not shared with the feed: a writer's own `data_version` does not move by its own commits, and
 //! its queue can be seconds long.
 
-mod bulk;
-pub(in crate::store) mod error;
 mod feed;
-mod manage;
 mod open;
-mod sessions;
-mod tokens;
-mod users;
 mod watched;
-mod write;
 
-use crate::clock::UnixSeconds;
+use crate::store::own::Own;
+use crate::store::sql::Database;
+use crate::store::sql::error::{not_written, unavailable};
 use crate::store::sqlite::watched::Watched;
-use crate::store::{ChangeFeed, History, Store, StoreError, StoreFuture};
-use error::{not_written, unavailable};
+use crate::store::{ChangeFeed, StoreError};
 pub(in crate::store) use feed::DataVersion;
 use feed::Feed;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -33,12 +27,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows of the table of changes are kept this long (seconds), much longer than any feed sleeps.
-const CHANGE_KEPT_SECONDS: i64 = 600;
-/// Expired tokens are kept this long (seconds), so that people can see what expired.
-const EXPIRED_KEPT_SECONDS: i64 = 30 * 24 * 60 * 60;
-/// Rows deleted by one transaction of [`Store::prune`]: others write in between.
-const PRUNE_BATCH_ROWS: i64 = 1000;
+/// Our own tables in a SQLite file.
+pub type Sqlite = Own;
+
+/// Settings of the connection while it writes a batch. Pages of the file stay in memory (KiB): the indexes of a million
+/// tokens. With SQLite's 2 MiB each row would read its place in them again, and write it out again. What a statement
+/// would need to be undone stays there as well: the trigger on each row makes SQLite keep it, in a file by default,
+/// which takes as long as all the rest.
+const BATCH_SETTINGS: &str = "PRAGMA cache_size = -131072; PRAGMA temp_store = MEMORY";
+/// SQLite's own defaults.
+const USUAL_SETTINGS: &str = "PRAGMA cache_size = -2000; PRAGMA temp_store = DEFAULT";
 
 /// How the file is used.
 #[derive(Debug, Clone)]
@@ -64,24 +62,18 @@ impl Default for SqliteOptions {
     }
 }
 
-/// A store in a SQLite file.
-#[derive(Debug, Clone)]
-pub struct Sqlite {
-    pools: Pools,
-}
-
 /// The connections to a file.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Pools {
     pub(in crate::store) readers: SqlitePool,
     writer: SqlitePool,
     connect: SqliteConnectOptions,
-    read_wait: Duration,
+    pub(in crate::store) read_wait: Duration,
     file: Arc<Watched>,
 }
 
-impl Sqlite {
-    /// Opens the file, makes it (mode 0600) if it is absent, and brings the schema up to date.
+impl Own {
+    /// Opens a SQLite file, makes it (mode 0600) if it is absent, and brings the schema up to date.
     ///
     /// # Errors
     /// [`StoreError::SchemaNewer`] if a newer doorward made it (nothing is changed), [`StoreError::NotWritten`] if the
@@ -90,26 +82,7 @@ impl Sqlite {
     /// # Cancel safety
     /// The schema is brought up to date completely or not at all.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        Ok(Self { pools: open::open(path, options).await? })
-    }
-
-    /// Closes all connections but those of feeds, after what runs on them; later calls are `Unavailable` or
-    /// `NotWritten`.
-    pub async fn close(&self) {
-        self.pools.close().await;
-    }
-
-    /// Runs one statement that deletes at most [`PRUNE_BATCH_ROWS`] rows until there is nothing left to delete.
-    async fn delete_in_batches(&self, statement: &'static str, before: i64) -> Result<(), StoreError> {
-        loop {
-            let mut write = self.pools.write().await?;
-            let batch = sqlx::query(statement).bind(before).bind(PRUNE_BATCH_ROWS).execute(&mut *write).await;
-            let rows = batch.map_err(not_written)?.rows_affected();
-            write.commit().await.map_err(not_written)?;
-            if rows < PRUNE_BATCH_ROWS.unsigned_abs() {
-                return Ok(());
-            }
-        }
+        Ok(Self { database: Database::Sqlite(Box::new(open::open(path, options).await?)) })
     }
 }
 
@@ -127,7 +100,18 @@ impl Pools {
         DataVersion::open(self).await
     }
 
-    /// As [`Sqlite::close`].
+    /// A feed of what is committed to our own tables from now on.
+    pub(in crate::store) async fn feed(&self) -> Result<impl ChangeFeed + use<>, StoreError> {
+        Feed::open(self).await
+    }
+
+    /// Before and after a write of very many rows.
+    pub(in crate::store) async fn expect_many(&self, many: bool) -> Result<(), StoreError> {
+        let settings = if many { BATCH_SETTINGS } else { USUAL_SETTINGS };
+        sqlx::raw_sql(settings).execute(&self.writer).await.map(drop).map_err(not_written)
+    }
+
+    /// Closes all connections but those of feeds.
     pub(in crate::store) async fn close(&self) {
         // The last one to close writes the log into the file, which a reading connection may not.
         self.readers.close().await;
@@ -151,49 +135,23 @@ impl Pools {
     }
 }
 
-/// The newest row is kept, so that a feed can tell how far the numbers have come.
-const PRUNE_CHANGES: &str = "DELETE FROM change WHERE at < ?1 AND sequence IN (
-    SELECT sequence FROM change WHERE sequence < (SELECT max(sequence) FROM change) ORDER BY sequence LIMIT ?2)";
-const PRUNE_TOKENS: &str =
-    "DELETE FROM token WHERE id IN (SELECT id FROM token WHERE expires_at < ?1 LIMIT ?2)";
-
-const PRUNE_SESSIONS: &str =
-    "DELETE FROM session WHERE digest IN (SELECT digest FROM session WHERE expires_at < ?1 LIMIT ?2)";
-
-impl Store for Sqlite {
-    fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
-        Box::pin(async {
-            let feed = Feed::open(&self.pools).await?;
-            Ok(Box::new(feed) as Box<dyn ChangeFeed>)
-        })
-    }
-
-    fn history(&self) -> StoreFuture<'_, Option<History>> {
-        Box::pin(self.pools.read(async { feed::history(&self.pools.readers).await.map(Some) }))
-    }
-
-    fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()> {
-        Box::pin(async move {
-            self.delete_in_batches(PRUNE_TOKENS, now.0.saturating_sub(EXPIRED_KEPT_SECONDS)).await?;
-            self.delete_in_batches(PRUNE_SESSIONS, now.0).await?;
-            self.delete_in_batches(PRUNE_CHANGES, now.0.saturating_sub(CHANGE_KEPT_SECONDS)).await
-        })
-    }
-
-    fn close(&self) -> StoreFuture<'_, ()> {
-        Box::pin(async {
-            Self::close(self).await;
-            Ok(())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixSeconds;
     use crate::identity::{CredentialId, Digest, UserId};
     use crate::secret::Secret;
-    use crate::store::{NewToken, NewUser, TokenOrigin, TokenStore as _, UserStore as _};
+    use crate::store::{NewToken, NewUser, Store as _, TokenOrigin, TokenStore as _, UserStore as _};
+
+    /// More than one batch of rows that are pruned.
+    const ROWS: i64 = 1000;
+
+    fn pools(store: &Sqlite) -> &Pools {
+        match &store.database {
+            Database::Sqlite(pools) => pools,
+            other => panic!("{other:?}"),
+        }
+    }
 
     async fn store() -> (tempfile::TempDir, Sqlite, UserId) {
         let directory = tempfile::tempdir().unwrap();
@@ -225,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn full_file_refuses_writes_until_there_is_room() {
         let (_directory, store, user) = store().await;
-        sqlx::query("PRAGMA max_page_count = 1").execute(&store.pools.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1").execute(&pools(&store).writer).await.unwrap();
         let mut number = 0;
         let refused = loop {
             number += 1;
@@ -237,14 +195,14 @@ mod tests {
         assert!(store.find_token(Digest::of(&number.to_be_bytes())).await.unwrap().is_none());
         assert!(store.find_token(Digest::of(&1_u64.to_be_bytes())).await.unwrap().is_some());
         // A connection of its own has no such limit, if it was replaced; else it is lifted.
-        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&store.pools.writer).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 4294967294").execute(&pools(&store).writer).await.unwrap();
         drop(store.insert_token(token(number, user)).await.unwrap());
     }
 
     #[tokio::test]
     async fn transaction_that_sqlite_ended_by_itself_blocks_no_later_write() {
         let (_directory, store, user) = store().await;
-        let mut write = store.pools.write().await.unwrap();
+        let mut write = pools(&store).write().await.unwrap();
         // As on a full disk: SQLite is out of the transaction, sqlx does not know.
         sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
         assert!(write.commit().await.is_err());
@@ -254,8 +212,8 @@ mod tests {
     #[tokio::test]
     async fn prune_goes_on_past_one_batch() {
         let (_directory, store, user) = store().await;
-        let mut write = store.pools.write().await.unwrap();
-        for number in 0..=PRUNE_BATCH_ROWS {
+        let mut write = pools(&store).write().await.unwrap();
+        for number in 0..=ROWS {
             let insert =
                 "INSERT INTO token (public_id, digest, user_id, name, origin, created_at, expires_at)
                 VALUES (?1, randomblob(32), ?2, '', 'command', 0, 0)";
@@ -264,8 +222,10 @@ mod tests {
         write.commit().await.unwrap();
         store.prune(UnixSeconds(10_000_000_000)).await.unwrap();
         assert!(store.list_tokens(None).await.unwrap().is_empty());
-        let left: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM change").fetch_one(&store.pools.readers).await.unwrap();
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM change")
+            .fetch_one(&pools(&store).readers)
+            .await
+            .unwrap();
         assert_eq!(left, 1, "the newest row is kept");
     }
 }

@@ -5,7 +5,7 @@
 //! are one transaction under the write lock, so two processes that start at once do not do it twice.
 
 use crate::store::StoreError;
-use crate::store::sqlite::error::{not_written, unavailable};
+use crate::store::sql::error::{not_written, unavailable};
 use crate::store::sqlite::watched::Watched;
 use crate::store::sqlite::{Pools, SqliteOptions};
 use sqlx::migrate::{MigrateError, Migrator};

@@ -172,7 +172,14 @@ pub(crate) fn confirmed(version: u64, at: i64) -> SharedValue {
 
 /// The next event; fails if there is none for long.
 pub(crate) async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
-    tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event").expect("the stream goes on")
+    loop {
+        let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("an event");
+        // Beats come all the time.
+        match event.expect("the stream goes on") {
+            Event::Beat(_) => {}
+            event => return event,
+        }
+    }
 }
 
 /// Skips what is heard until the stream stands.

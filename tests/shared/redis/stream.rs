@@ -27,7 +27,7 @@ async fn lost(events: &mut mpsc::Receiver<Event>) -> Loss {
     loop {
         match next(events).await {
             Event::Lost(loss) => return loss,
-            Event::Message(_) | Event::Bad => {}
+            Event::Message(_) | Event::Bad | Event::Beat(_) => {}
             Event::Connected => panic!("the stream was not lost"),
         }
     }

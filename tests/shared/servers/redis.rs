@@ -5,6 +5,7 @@ use crate::services::redis::{Access, PASSWORD, RULES, Redis, RedisOptions, USER}
 use crate::services::sentinel::RedisSentinel;
 use redis::{Commands as _, ErrorKind};
 use std::time::Duration;
+use tokio::time::Instant;
 
 fn open(url: &str) -> redis::RedisResult<redis::Connection> {
     redis::Client::open(url)?.get_connection_with_timeout(Duration::from_millis(500))
@@ -134,4 +135,25 @@ fn sentinels_replace_a_primary() {
     assert_ne!(group.primary().port(), old);
     assert_eq!(group.connection().get::<_, String>("key").unwrap(), "value");
     group.connection().set::<_, _, ()>("key", "other").unwrap();
+}
+
+/// Failovers in a row.
+const FAILOVERS: u64 = 5;
+
+#[test]
+#[ignore = "long: scripts/test-long"]
+fn sentinels_replace_one_primary_after_the_other() {
+    let mut group = RedisSentinel::start();
+    let mut took = Vec::new();
+    for number in 0..FAILOVERS {
+        group.connection().set::<_, _, ()>(number, "value").unwrap();
+        let (old, began) = (group.primary().port(), Instant::now());
+        group.fail_over();
+        took.push(began.elapsed());
+        group.come_back(old);
+    }
+    let kept: u64 = redis::cmd("DBSIZE").query(&mut group.connection()).unwrap();
+    assert_eq!(kept, FAILOVERS);
+    took.sort_unstable();
+    println!("long: {FAILOVERS} failovers by Sentinels: {:?} to {:?}", took[0], took[took.len() - 1]);
 }

@@ -2,16 +2,21 @@
 //!
 //! * A hit ([`LocalCache::recall`]) is a plain function call: no await, no allocation, no system call but the
 //!   caller's reading of the clock.
-//! * An entry is believed for `revocation_bound` after the store last vouched for it: by answering a look-up, or,
-//!   for all entries at once, by saying that nothing has changed ([`LocalCache::prove`]). Past that it is asked
-//!   again; while the store cannot be asked, it may be used for `stale_while_unreachable`.
+//! * How long an entry is believed is decided by [coherence](crate::cache::coherence). Past that it is asked for again;
+//!   while the store cannot be asked, it may be used for `stale_while_unreachable`.
 //! * Any number of misses of one credential ask the store once. A fill that an invalidation overtook is refused.
 //! * Unknown credentials have a small cache of their own, so that a flood of them evicts nobody.
 //!
 //! `quick_cache` was chosen because its placeholder refuses a fill that was removed meanwhile; moka puts a revoked
 //! token back.
 
-use crate::cache::touched::{Moment, Touched};
+mod load;
+
+use crate::cache::change::{Change, Sequence};
+use crate::cache::coherence::Command;
+use crate::cache::coherence::seen::Seen;
+use crate::cache::coherence::trust::Trust;
+use crate::cache::touched::Touched;
 use crate::cache::users::{UserRecord, Users};
 use crate::cache::uses::Uses;
 use crate::clock::{Clock, Monotonic, UnixSeconds};
@@ -63,6 +68,17 @@ pub enum Nothing {
     Absent,
     /// It is there and names nobody: the session of a visitor who is not logged in, or one that cannot be read.
     Nobody,
+}
+
+/// What another replica was told by the store.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What it was.
+    pub fact: Fact,
+    /// As of which change. `None`: the store has no numbers.
+    pub as_of: Option<Sequence>,
+    /// When, by the other's clock.
+    pub read: UnixSeconds,
 }
 
 /// The store's answer.
@@ -210,10 +226,6 @@ const UNKNOWN_SHARE: u64 = 16;
 /// Evicted credentials whose names are kept, as a share of the entries. A name takes the room of an entry, and more
 /// of them find no more: with Zipf 0.99 and 0.7, 0.2 gives the hit ratio of `quick_cache`'s 0.5 within 0.5 %.
 const GHOST_SHARE: f64 = 0.2;
-/// After a failed look-up the store is left alone for this long.
-const STORE_PAUSE: Duration = Duration::from_millis(250);
-/// A load that is overtaken again and again gives up; the caller answers that nobody knows.
-const ATTEMPTS_MAX: usize = 8;
 
 #[derive(Debug, Clone)]
 struct Weight;
@@ -267,13 +279,8 @@ pub struct LocalCache {
     touched: Touched,
     hasher: Seeded,
     settings: CacheSettings,
-    /// All entries are proved as of this moment.
-    proved: AtomicU64,
-    /// Entries confirmed before this moment are asked for again before they are used: something changed in the store,
-    /// and it does not say what.
-    doubted: AtomicU64,
-    /// The store is not asked before this moment.
-    store_pause_ends: AtomicU64,
+    trust: Trust,
+    seen: Seen,
 }
 
 impl std::fmt::Debug for LocalCache {
@@ -316,9 +323,8 @@ impl LocalCache {
             touched: Touched::new(),
             hasher: Seeded::default(),
             settings,
-            proved: AtomicU64::new(0),
-            doubted: AtomicU64::new(0),
-            store_pause_ends: AtomicU64::new(0),
+            trust: Trust::new(settings.revocation_bound),
+            seen: Seen::new(),
         }
     }
 
@@ -333,9 +339,11 @@ impl LocalCache {
         };
         if !known.user.is_current() {
             Recall::Miss
-        } else if self.is_believed(&known, now.monotonic) {
+        } else if self.trust.is_believed(known.confirmed, now.monotonic, stale) {
             Recall::Known(known)
-        } else if self.is_store_paused(now.monotonic) && self.is_within(&known, now.monotonic, stale) {
+        } else if self.trust.is_store_spared(now.monotonic)
+            && self.trust.is_stale_within(known.confirmed, now.monotonic, stale)
+        {
             Recall::Stale(known)
         } else {
             Recall::Miss
@@ -347,81 +355,8 @@ impl LocalCache {
     pub fn recall_while_busy(&self, key: &CredentialKey, now: Now) -> Option<Known> {
         let known = self.credentials.get(key)?;
         let bound = self.settings.revocation_bound;
-        (known.user.is_current() && self.is_within(&known, now.monotonic, bound)).then_some(known)
-    }
-
-    /// Asks the store by `ask`, once for any number of callers of one key, and remembers what it says.
-    ///
-    /// # Errors
-    /// Whatever `ask` yields, if nothing can be used instead: what is neither an outage nor a busy store says something
-    /// of the credential, and what was known of it is forgotten. `None` if the store is being left alone after a
-    /// failure, or the answers were overtaken by changes again and again.
-    ///
-    /// # Cancel safety
-    /// Dropping the future lets the next caller ask, and leaves what was known for it.
-    pub async fn load<E: Outage, A, F, T>(
-        &self,
-        key: CredentialKey,
-        clock: &dyn Clock,
-        stale: Duration,
-        ask: A,
-    ) -> Result<Loaded, Option<E>>
-    where
-        A: Fn() -> F,
-        F: Future<Output = Result<T, E>> + Send,
-        T: Into<Found>,
-    {
-        let came = clock.monotonic();
-        for _ in 0..ATTEMPTS_MAX {
-            let moment = self.touched.now();
-            let began = clock.monotonic();
-            let held = self.credentials.peek(&key);
-            // An entry that is not to be believed must go before the guard is asked for, or it is returned again.
-            self.credentials.remove_if(&key, |known| !self.is_usable(known, began));
-            let guard = match self.credentials.get_value_or_guard_async(&key).await {
-                // The answer that was waited for: refused as a fill, it is refused to those who waited, too.
-                Ok(_) if self.touched.since(self.hash(&key), moment) => continue,
-                Ok(known) if self.is_usable(&known, clock.monotonic()) => return Ok(Loaded::Known(known)),
-                // In doubt already, but the store was asked after this caller came: nothing older is told.
-                Ok(known) if known.user.is_current() && known.confirmed > came => {
-                    return Ok(Loaded::Known(known));
-                }
-                Ok(known) if self.is_store_paused(clock.monotonic()) => {
-                    return self.stale(known, clock.monotonic(), stale).ok_or(None);
-                }
-                Ok(_) => continue,
-                Err(guard) => guard,
-            };
-            let mut asking = Asking { cache: self, key, guard: Some(guard), held, moment };
-            let unknown = self.unknowns.get(&key).filter(|(until, _)| clock.monotonic() < *until);
-            if let Some((_, nothing)) = unknown {
-                asking.held = None;
-                return Ok(Loaded::Unknown(nothing));
-            }
-            // Waiting for the guard took time; the load begins here.
-            let moment_of_load = self.touched.now();
-            let began = clock.monotonic();
-            let paused = self.is_store_paused(began);
-            let answer = if paused { Err(None) } else { ask().await.map(Into::into).map_err(Some) };
-            match answer {
-                Ok(Found::Fact(fact)) => {
-                    asking.held = None;
-                    if let Some(known) = self.adopt(fact, began, moment_of_load)
-                        && asking.fill(known.clone())
-                    {
-                        return Ok(Loaded::Known(known));
-                    }
-                    // Invalidated while loading: what was read may be old.
-                }
-                Ok(Found::Nothing(nothing)) => {
-                    asking.held = None;
-                    self.remember_unknown(key, nothing, began, moment_of_load);
-                    return Ok(Loaded::Unknown(nothing));
-                }
-                Err(error) => return asking.instead(error, clock.monotonic(), stale),
-            }
-        }
-        Err(None)
+        let is_young = self.trust.is_stale_within(known.confirmed, now.monotonic, bound);
+        (known.user.is_current() && is_young).then_some(known)
     }
 
     /// Forgets what is no longer true. When this returns, no later request is answered by it.
@@ -450,17 +385,60 @@ impl LocalCache {
         self.unknowns.clear();
     }
 
+    /// Does what the state machine of coherence decided.
+    pub fn carry_out(&self, command: Command, now: UnixSeconds) {
+        match command {
+            Command::Drop(change, number) => self.drop(change, number, now),
+            Command::Begin(after) => self.seen.begin(after),
+            Command::Void(known) => {
+                match known {
+                    Some(known) => self.seen.begin(known),
+                    None => self.seen.take_back(now),
+                }
+                self.invalidate(Invalidation::Everything);
+            }
+            Command::TakeBack => self.seen.take_back(now),
+            Command::Prove(asked) => self.trust.prove(asked),
+            Command::Carry(sent) => self.trust.carry(sent),
+            Command::Doubt(moment) => self.doubt(moment),
+            // The store is not read from here.
+            Command::ReadNow => {}
+        }
+    }
+
+    /// Drops what a change made void; its number is kept in mind, and when it was.
+    fn drop(&self, change: Change, number: Option<Sequence>, now: UnixSeconds) {
+        match change {
+            Change::Credential(digest) => {
+                self.seen.mark(self.hash(&digest), number, now);
+                for family in Family::ALL {
+                    self.invalidate(Invalidation::Credential(CredentialKey { digest, family }));
+                }
+            }
+            Change::User(user) => {
+                self.seen.mark(self.hash(&user), number, now);
+                self.invalidate(Invalidation::User(user));
+            }
+            Change::Everything | Change::Something => self.invalidate(Invalidation::Everything),
+        }
+    }
+
     /// All entries are proved: the store said, when asked at this moment, that whatever changed was invalidated.
     pub fn prove(&self, asked: Monotonic) {
-        self.proved.fetch_max(asked.0, Ordering::AcqRel);
+        self.trust.prove(asked);
     }
 
     /// Something changed in the store, which does not say what: no entry that was confirmed before this moment is used
     /// before it was asked for again. Nothing is forgotten, so what the store cannot confirm may still be used as
     /// stale.
     pub fn doubt(&self, moment: Monotonic) {
-        self.doubted.fetch_max(moment.0, Ordering::SeqCst);
+        self.trust.doubt(moment);
         self.forget_unknown();
+    }
+
+    /// How far entries are believed.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// When credentials were last used.
@@ -496,120 +474,7 @@ impl LocalCache {
         self.len() == 0
     }
 
-    fn adopt(&self, fact: Fact, began: Monotonic, moment: Moment) -> Option<Known> {
-        let hash = self.hash(&fact.user.id);
-        let user = self.users.adopt(fact.user, began)?;
-        // The record is registered now: an invalidation from here on retires it; an earlier one is seen here.
-        if self.touched.since(hash, moment) {
-            self.users.retire(user.user.id);
-            return None;
-        }
-        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
-        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
-    }
-
-    fn remember_unknown(&self, key: CredentialKey, nothing: Nothing, began: Monotonic, moment: Moment) {
-        self.unknowns.insert(key, (began.plus(self.settings.negative_ttl), nothing));
-        let is_doubted = began.0 < self.doubted.load(Ordering::SeqCst);
-        if is_doubted || self.touched.since(self.hash(&key), moment) {
-            self.unknowns.remove(&key);
-        }
-    }
-
-    fn is_usable(&self, known: &Known, now: Monotonic) -> bool {
-        known.user.is_current() && self.is_believed(known, now)
-    }
-
-    fn is_believed(&self, known: &Known, now: Monotonic) -> bool {
-        !self.is_doubted(known) && self.is_within(known, now, self.settings.revocation_bound)
-    }
-
-    fn is_doubted(&self, known: &Known) -> bool {
-        known.confirmed.0 < self.doubted.load(Ordering::Acquire)
-    }
-
-    /// Whether the last proof is at most this long ago. What is proved for all entries is not for those in doubt.
-    fn is_within(&self, known: &Known, now: Monotonic, bound: Duration) -> bool {
-        let proved = if self.is_doubted(known) {
-            Monotonic(0)
-        } else {
-            Monotonic(self.proved.load(Ordering::Acquire))
-        };
-        now < known.confirmed.max(proved).plus(bound)
-    }
-
-    fn stale(&self, known: Known, now: Monotonic, bound: Duration) -> Option<Loaded> {
-        let is_good = known.user.is_current() && self.is_within(&known, now, bound);
-        is_good.then_some(Loaded::Stale(known))
-    }
-
-    fn is_store_paused(&self, now: Monotonic) -> bool {
-        now.0 < self.store_pause_ends.load(Ordering::Relaxed)
-    }
-
-    fn pause_store(&self, now: Monotonic) {
-        self.store_pause_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
-    }
-
     fn hash(&self, key: &impl Hash) -> u64 {
         self.hasher.hash_one(key)
-    }
-}
-
-/// One caller's turn to ask the store for a credential.
-///
-/// The entry that is not to be believed any more had to go before the store is asked. If no answer comes, it is put
-/// back when this is dropped, even if the caller gave up: otherwise a store that hangs would empty the cache.
-struct Asking<'a> {
-    cache: &'a LocalCache,
-    key: CredentialKey,
-    guard: Option<Guard<'a>>,
-    held: Option<Known>,
-    /// From before the entry was held.
-    moment: Moment,
-}
-
-impl Asking<'_> {
-    /// Remembers the answer; `false`: it was overtaken by an invalidation.
-    fn fill(&mut self, known: Known) -> bool {
-        self.guard.take().is_some_and(|guard| guard.insert(known).is_ok())
-    }
-
-    /// What can be used though the store gave no answer.
-    fn instead<E: Outage>(
-        mut self,
-        error: Option<E>,
-        now: Monotonic,
-        stale: Duration,
-    ) -> Result<Loaded, Option<E>> {
-        let bound = match &error {
-            // It is being left alone.
-            None => stale,
-            Some(outage) if outage.is_outage() => {
-                self.cache.pause_store(now);
-                stale
-            }
-            Some(busy) if busy.is_busy() => self.cache.settings.revocation_bound,
-            Some(_) => {
-                self.held = None;
-                return Err(error);
-            }
-        };
-        self.put_back().and_then(|held| self.cache.stale(held, now, bound)).ok_or(error)
-    }
-
-    /// Puts the entry back for the others who wait, unless it was invalidated meanwhile.
-    fn put_back(&mut self) -> Option<Known> {
-        let (guard, held) = self.guard.take().zip(self.held.take())?;
-        if self.cache.touched.since(self.cache.hash(&self.key), self.moment) {
-            return None;
-        }
-        guard.insert(held.clone()).is_ok().then_some(held)
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        drop(self.put_back());
     }
 }

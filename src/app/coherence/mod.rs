@@ -1,0 +1,197 @@
+//! Keeps the local cache true: hears of what others commit, and has the state machine decide what that means.
+//!
+//! One task reads the store ([`reading`]), one listens to the stream of changes, if there is one; this one takes in what
+//! they say, in turn.
+
+mod reading;
+
+use crate::app::Backing;
+use crate::app::coherence::reading::{Reading, Told};
+use crate::app::health::{Health, Part};
+use crate::cache::change::Changes;
+use crate::cache::coherence::{Coherence, Command, Distrust, Event};
+use crate::cache::redis::{self, Body, SharedCache};
+use crate::clock::Clock;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Readings that wait to be taken in.
+const READINGS_MAX: usize = 4;
+/// Between two messages that say only that this process is there: by the number of the next one others notice that they
+/// missed one.
+const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Watches until stopped.
+pub(in crate::app) async fn watch(
+    backing: Backing,
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
+    let wake = Arc::new(Notify::new());
+    let (sender, mut readings) = mpsc::channel(READINGS_MAX);
+    let reading = Reading {
+        backing: backing.clone(),
+        clock: Arc::clone(&clock),
+        health: Arc::clone(&health),
+        wake: Arc::clone(&wake),
+        to: sender,
+    };
+    let shared = backing.shared.clone();
+    let mut stream = shared.as_ref().map(SharedCache::stream);
+    let present = async {
+        match &shared {
+            Some(shared) => be_present(shared, clock.as_ref()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut keeper = Keeper::new(&backing, Arc::clone(&clock), health, wake);
+    let keep = async {
+        loop {
+            tokio::select! {
+                told = readings.recv() => match told {
+                    Some(told) => keeper.told(&told),
+                    None => return,
+                },
+                event = heard(stream.as_mut()) => match event {
+                    Some(event) => keeper.heard(event),
+                    // Its task ended, which it does not do by itself.
+                    None => stream = shared.as_ref().map(SharedCache::stream),
+                },
+            }
+        }
+    };
+    tokio::select! {
+        () = reading.work() => {}
+        () = present => {}
+        () = keep => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn heard(stream: Option<&mut mpsc::Receiver<redis::Event>>) -> Option<redis::Event> {
+    match stream {
+        Some(stream) => stream.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says now and then that this process is there. Whether anybody hears it is told by the stream.
+async fn be_present(shared: &SharedCache, clock: &dyn Clock) {
+    loop {
+        let sent = clock.monotonic();
+        drop(shared.publish(Body::Heartbeat { sent }).await);
+        tokio::time::sleep(PRESENCE_INTERVAL).await;
+    }
+}
+
+/// Takes in what is told, and has the cache do what that means.
+#[derive(Debug)]
+struct Keeper<'a> {
+    backing: &'a Backing,
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    wake: Arc<Notify>,
+    machine: Coherence,
+    commands: Vec<Command>,
+    /// Counts connections to the stream.
+    connection: u64,
+    is_open: bool,
+    /// What was last said of the stream in the log.
+    distrust: Option<Distrust>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(backing: &'a Backing, clock: Arc<dyn Clock>, health: Arc<Health>, wake: Arc<Notify>) -> Self {
+        Self {
+            backing,
+            clock,
+            health,
+            wake,
+            machine: Coherence::new(),
+            commands: Vec::new(),
+            connection: 0,
+            is_open: false,
+            distrust: Some(Distrust::Closed),
+        }
+    }
+
+    fn told(&mut self, told: &Told) {
+        match told {
+            Told::Begins { after } => self.on(&Event::ReadingBegins { after: *after }),
+            Told::Read { asked, changes } => {
+                self.backing.cache.trust().store_answered();
+                self.on(&Event::Read { asked: *asked, changes, newest: changes.last });
+            }
+        }
+    }
+
+    fn heard(&mut self, event: redis::Event) {
+        let connection = self.connection;
+        match event {
+            redis::Event::Connected => {
+                self.connection += 1;
+                self.is_open = true;
+                self.health.works(Part::Redis, true);
+                tracing::info!("listening to changes that other replicas tell of");
+                self.on(&Event::StreamOpened { connection: self.connection });
+            }
+            redis::Event::Lost(loss) => {
+                let error = &loss as &dyn std::error::Error;
+                if std::mem::take(&mut self.is_open) {
+                    tracing::error!(error, "changes that other replicas tell of are not heard");
+                } else {
+                    tracing::debug!(error, "changes that other replicas tell of are still not heard");
+                }
+                self.health.works(Part::Redis, false);
+                self.on(&Event::StreamLost);
+            }
+            redis::Event::Bad => {
+                tracing::warn!(
+                    "a message that no replica of ours sent: the stream is not believed for a moment"
+                );
+                self.on(&Event::Bad);
+            }
+            redis::Event::Beat(sent) => self.on(&Event::Beat { connection, sent }),
+            redis::Event::Message(message) => {
+                let none = Changes::none();
+                let changes = match &message.body {
+                    Body::Changes(changes) => changes,
+                    Body::Heartbeat { .. } | Body::Applied { .. } => &none,
+                };
+                let (publisher, number) = (message.publisher, message.number);
+                self.on(&Event::Heard { connection, publisher, number, changes });
+            }
+        }
+    }
+
+    fn on(&mut self, event: &Event<'_>) {
+        let cache = &self.backing.cache;
+        self.machine.on(event, self.clock.monotonic(), &mut self.commands);
+        let now = self.clock.unix();
+        let mut has_changed = false;
+        for command in self.commands.drain(..) {
+            has_changed |= matches!(command, Command::Drop(..));
+            if command == Command::ReadNow {
+                self.wake.notify_one();
+            }
+            cache.carry_out(command, now);
+        }
+        if has_changed {
+            // What did not exist may do so by now.
+            cache.forget_unknown();
+        }
+        self.tell_of_trust();
+    }
+
+    /// What the stream is worth, in the log, when that changes.
+    fn tell_of_trust(&mut self) {
+        let distrust = self.machine.distrust();
+        if distrust != self.distrust && self.backing.shared.is_some() {
+            tracing::debug!(?distrust, "the stream of changes");
+        }
+        self.distrust = distrust;
+    }
+}

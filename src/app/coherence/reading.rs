@@ -1,0 +1,132 @@
+//! Reads what was committed to the store, again and again.
+
+use crate::app::Backing;
+use crate::app::health::{Health, Part};
+use crate::cache::change::{Changes, Sequence};
+use crate::clock::{Clock, Monotonic};
+use crate::store::{ChangeFeed, StoreError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Between two readings; one takes about 0.1 ms when nothing has changed.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// A reading that takes longer shows a slow store: what it confirmed lately is used without waiting for it.
+const SLOW: Duration = Duration::from_millis(500);
+/// Between two attempts to open a feed.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+/// Failures in a row after which the feed is opened anew.
+const FAILURES_MAX: u32 = 20;
+
+/// What a reading says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// What was committed before is in no reading.
+    Begins {
+        /// `None`: the store has no numbers.
+        after: Option<Sequence>,
+    },
+    /// What was committed since the last one.
+    Read {
+        /// When it was asked for.
+        asked: Monotonic,
+        /// What it says; the last number even if nothing changed.
+        changes: Changes,
+    },
+}
+
+/// Who reads.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) backing: Backing,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) health: Arc<Health>,
+    /// Asks for a reading before it is due.
+    pub(super) wake: Arc<Notify>,
+    pub(super) to: mpsc::Sender<Told>,
+}
+
+impl Reading {
+    /// Returns when nobody takes readings in any more.
+    pub(super) async fn work(self) {
+        loop {
+            match self.open().await {
+                Ok(feed) => {
+                    if self.follow(feed).await.is_none() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.failed(&error, true);
+                    tokio::time::sleep(REOPEN_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Opens a feed, and tells what is known of the time before it: others may have shared what they read then.
+    async fn open(&self) -> Result<Box<dyn ChangeFeed>, StoreError> {
+        let store = &self.backing.store;
+        let feed = store.change_feed().await?;
+        // After the feed was opened: what is committed in between is told twice rather than not at all.
+        let asked = self.clock.monotonic();
+        let history = store.history().await?;
+        let after = history.as_ref().map(|history| history.after);
+        // Whoever takes it in ends this one, too.
+        drop(self.to.send(Told::Begins { after }).await);
+        if let Some(history) = history {
+            let changes = Changes::numbered(history.after, history.changes);
+            drop(self.to.send(Told::Read { asked, changes }).await);
+        }
+        Ok(feed)
+    }
+
+    /// Follows one feed until it is of no use any more. `None`: nobody takes readings in.
+    async fn follow(&self, mut feed: Box<dyn ChangeFeed>) -> Option<()> {
+        let mut failures = 0;
+        while failures < FAILURES_MAX {
+            let asked = self.clock.monotonic();
+            match self.patiently(feed.changes()).await {
+                Ok(changes) => {
+                    if failures > 0 {
+                        tracing::info!("the store can be watched again");
+                    }
+                    failures = 0;
+                    self.health.works(Part::Store, true);
+                    self.to.send(Told::Read { asked, changes }).await.ok()?;
+                }
+                Err(error) => {
+                    self.failed(&error, failures == 0);
+                    failures += 1;
+                }
+            }
+            tokio::select! {
+                () = feed.wait(INTERVAL) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+        Some(())
+    }
+
+    /// Waits for an answer; while it takes long, nobody waits for the store who need not.
+    async fn patiently<T>(&self, answer: impl Future<Output = T> + Send) -> T {
+        let mut answer = std::pin::pin!(answer);
+        let mut wait = SLOW;
+        loop {
+            match tokio::time::timeout(wait, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) => self.backing.cache.trust().store_is_slow(self.clock.monotonic()),
+            }
+            wait = INTERVAL;
+        }
+    }
+
+    fn failed(&self, error: &StoreError, is_news: bool) {
+        if is_news {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "cannot watch the store for changes");
+        }
+        self.health.works(Part::Store, false);
+        self.backing.cache.trust().store_is_slow(self.clock.monotonic());
+    }
+}

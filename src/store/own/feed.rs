@@ -1,0 +1,118 @@
+//! What others committed to a server: the number of the newest change is looked at, and only if it moved, the rows.
+//!
+//! PostgreSQL also rings a bell at each commit, so that nobody waits for the next look. The bell may be lost or ring for
+//! nothing: what is believed is only ever what was read.
+
+use crate::store::own::changes::{READ_POSITION, READ_ROWS, ROWS_MAX, follow, limit, rows, sequence};
+use crate::store::sql::error::unavailable;
+use crate::store::sql::{Database, values};
+use crate::store::{ChangeFeed, Changes, StoreError, StoreFuture};
+use sqlx::postgres::PgListener;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// What the triggers notify.
+const CHANNEL: &str = "doorward_change";
+/// Between two attempts to have a bell.
+const BELL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Reads the table of changes from where it stopped.
+#[derive(Debug)]
+pub(super) struct Feed {
+    database: Database,
+    /// Number of the last row read; 0: none.
+    position: i64,
+    bell: Bell,
+}
+
+impl Feed {
+    /// Starts after the newest row.
+    pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
+        let bell = Bell::new(database);
+        Ok(Self { database: database.clone(), position: newest(database).await?, bell })
+    }
+
+    async fn read(&mut self) -> Result<Changes, StoreError> {
+        let (position, before) = (self.position, sequence(self.position));
+        let newest = newest(&self.database).await?;
+        if newest == position {
+            return Ok(Changes::numbered(before, Vec::new()));
+        }
+        let found = if newest < position {
+            // Another database, or an older copy.
+            None
+        } else {
+            let found = self.database.read(READ_ROWS, values![position, limit(ROWS_MAX)]).await?;
+            let found = rows(&found).map_err(unavailable)?;
+            follow(position, &found, ROWS_MAX).filter(|changes| !changes.is_empty())
+        };
+        let changes = found.map_or_else(
+            || Changes::everything(before, sequence(newest)),
+            |changes| Changes::numbered(before, changes),
+        );
+        let last = changes.last.map_or(newest, |last| i64::try_from(last.0).unwrap_or(newest));
+        self.position = last;
+        Ok(changes)
+    }
+}
+
+async fn newest(database: &Database) -> Result<i64, StoreError> {
+    let row = database.find(READ_POSITION, values![]).await?;
+    row.map_or(Ok(0), |row| row.integer("newest").map_err(unavailable))
+}
+
+impl ChangeFeed for Feed {
+    fn changes(&mut self) -> StoreFuture<'_, Changes> {
+        let wait = self.database.read_wait();
+        Box::pin(async move {
+            match tokio::time::timeout(wait, self.read()).await {
+                Ok(changes) => changes,
+                Err(late) => Err(StoreError::Unavailable(Box::new(late))),
+            }
+        })
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.bell.wait(Instant::now() + at_most))
+    }
+}
+
+/// Rings when somebody committed a change, if there is a bell at all.
+#[derive(Debug)]
+struct Bell {
+    database: Database,
+    listener: Option<PgListener>,
+    /// When to ask for one again.
+    retry_at: Instant,
+}
+
+impl Bell {
+    fn new(database: &Database) -> Self {
+        Self { database: database.clone(), listener: None, retry_at: Instant::now() }
+    }
+
+    /// Returns when it rang, at the latest at `until`.
+    async fn wait(&mut self, until: Instant) {
+        if self.listener.is_none() && Instant::now() >= self.retry_at {
+            self.retry_at = Instant::now() + BELL_INTERVAL;
+            // What is committed before anybody listens is found by the next look.
+            self.listener = timeout_at(until, self.database.listen(CHANNEL)).await.ok().flatten();
+            if self.listener.is_some() {
+                return;
+            }
+        }
+        let Some(listener) = &mut self.listener else { return sleep_until(until).await };
+        match timeout_at(until, listener.try_recv()).await {
+            Ok(Ok(Some(_))) => {
+                // However often it rang, one look is enough.
+                while listener.next_buffered().is_some() {}
+            }
+            Ok(Ok(None) | Err(_)) => {
+                self.listener = None;
+                sleep_until(until).await;
+            }
+            Err(_) => {}
+        }
+    }
+}
