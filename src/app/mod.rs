@@ -129,9 +129,6 @@ pub enum AppError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// TLS towards Redis cannot be set up.
-    #[error("cannot set TLS up for Redis")]
-    Redis(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Spans cannot be sent.
     #[error("cannot send spans")]
     Spans(#[source] Box<dyn std::error::Error + Send + Sync>),
