@@ -57,7 +57,7 @@ fn schedules(count: u64) -> Tally {
     });
     let mut all = Tally::default();
     tallies.into_iter().for_each(|tally| all.add(tally));
-    println!("seeds {first} to {}, {replicas} replicas: {all:?}", first + count - 1);
+    println!("long: seeds {first} to {}, {replicas} replicas: {all:?}", first + count - 1);
     all
 }
 
