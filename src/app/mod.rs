@@ -13,10 +13,9 @@ mod echo;
 mod health;
 mod overview;
 mod plan;
-pub mod redis;
 mod reload;
 mod schemes;
-mod shared;
+pub mod shared;
 mod sockets;
 mod spans;
 mod stamp;
@@ -129,9 +128,6 @@ pub enum AppError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// TLS towards Redis cannot be set up.
-    #[error("cannot set TLS up for Redis")]
-    Redis(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Spans cannot be sent.
     #[error("cannot send spans")]
     Spans(#[source] Box<dyn std::error::Error + Send + Sync>),

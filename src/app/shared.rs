@@ -37,7 +37,11 @@ fn identity(config: &Config) -> String {
     }
 }
 
-fn settings(redis: &Redis) -> Result<Settings, Failure> {
+/// What the adapter takes. Blocks: it reads trust anchors.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn settings(redis: &Redis) -> Result<Settings, Failure> {
     let nodes = |addresses: &[RedisAddress]| addresses.iter().map(node).collect();
     let topology = match &redis.servers {
         RedisServers::Single(address) => Topology::Single(node(address)),
