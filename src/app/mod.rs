@@ -283,7 +283,13 @@ impl Running {
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(
-            coherence::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
+            coherence::watch(
+                backing.clone(),
+                clock(),
+                Arc::clone(&health),
+                metrics.revocations.clone(),
+                stop.clone(),
+            ),
             slow.handle(),
         );
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());

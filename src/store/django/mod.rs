@@ -21,7 +21,7 @@ use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIO
 use crate::store::django::users::UserRow;
 use crate::store::sql::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
-use crate::store::{Change, ChangeFeed, Changes, Store, StoreError, StoreFuture};
+use crate::store::{Change, ChangeFeed, Changes, NewToken, Store, StoreError, StoreFuture, Written};
 use sqlx::AssertSqlSafe;
 use std::path::Path;
 use std::sync::Arc;
