@@ -69,7 +69,7 @@ struct ResultLabel {
     result: Word,
 }
 
-/// Measures calls of the shared cache, and counts what its look-ups find; for nobody, as long as no registry knows of it.
+/// Measures calls of the shared cache, and counts what its look-ups find.
 #[derive(Debug, Clone, Default)]
 pub struct SharedCacheMetrics {
     calls: StoreMetrics,
@@ -77,6 +77,22 @@ pub struct SharedCacheMetrics {
 }
 
 impl SharedCacheMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        registry.register("doorward_shared_cache", "Look-ups in the shared cache", new.found.clone());
+        registry.register(
+            "doorward_shared_cache_duration_seconds",
+            "Calls of the shared cache",
+            new.calls.duration.clone(),
+        );
+        registry.register(
+            "doorward_shared_cache_errors",
+            "Calls of the shared cache that it did not answer",
+            new.calls.errors.clone(),
+        );
+        new
+    }
+
     /// Measures one call.
     ///
     /// # Errors
