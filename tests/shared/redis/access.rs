@@ -27,7 +27,7 @@ pub(crate) fn settings(lines: &str) -> Settings {
          upstream = \"a\"\n[redis]\ntimeout = \"2s\"\n{lines}"
     );
     let config = Config::parse(&text, &source).unwrap_or_else(|error| panic!("{error}")).config;
-    doorward::app::shared::settings(&config.redis.unwrap()).unwrap()
+    doorward::app::redis::settings(&config.redis.unwrap()).unwrap()
 }
 
 /// Everything that there is to do.
