@@ -80,7 +80,7 @@ pub(crate) async fn connect(url: &str) -> Own {
     timeout(HANG, connected).await.unwrap()
 }
 
-async fn try_connect(url: &str) -> Result<Own, StoreError> {
+pub(crate) async fn try_connect(url: &str) -> Result<Own, StoreError> {
     let url = ServerUrl::parse(url).unwrap();
     Own::connect(&url, &ServerOptions { read_wait: READ_WAIT, ..ServerOptions::default() }).await
 }
