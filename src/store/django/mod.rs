@@ -72,7 +72,7 @@ impl Django {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
         let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
-        Self::adopt(Database::Sqlite(Box::new(pools)), own, settings, now).await
+        Box::pin(Self::adopt(Database::Sqlite(Box::new(pools)), own, settings, now)).await
     }
 
     /// The same on a server.
@@ -87,7 +87,7 @@ impl Django {
         now: UnixSeconds,
     ) -> Result<Self, StoreError> {
         check_own(&own).await?;
-        Self::adopt(Database::server(url, options)?, own, settings, now).await
+        Box::pin(Self::adopt(Database::server(url, options)?, own, settings, now)).await
     }
 
     async fn adopt(

@@ -27,7 +27,7 @@ pub(super) struct Feed {
 /// What can be seen of Django's.
 #[derive(Debug)]
 enum Watch {
-    Sqlite(DataVersion),
+    Sqlite(Box<DataVersion>),
     Postgres(Database, String),
     Blind,
 }
@@ -37,7 +37,7 @@ impl Feed {
     pub(super) async fn open(database: &Database, own: &Own) -> Result<Self, StoreError> {
         use crate::store::Store as _;
         let django = match database {
-            Database::Sqlite(pools) => Watch::Sqlite(pools.data_version().await?),
+            Database::Sqlite(pools) => Watch::Sqlite(Box::new(pools.data_version().await?)),
             Database::Postgres(_) => Watch::Postgres(database.clone(), snapshot(database).await?),
             Database::MySql(_) => Watch::Blind,
         };

@@ -53,9 +53,11 @@ async fn the_key_that_is_there_is_given_again() {
 
 #[tokio::test]
 async fn no_key_for_whoever_changed_since_the_password_was_checked() {
-    for change in
-        ["UPDATE auth_user SET is_active = 0", "UPDATE auth_user SET password = 'x'", "DELETE FROM auth_user"]
-    {
+    for change in [
+        "UPDATE auth_user SET is_active = FALSE",
+        "UPDATE auth_user SET password = 'x'",
+        "DELETE FROM auth_user",
+    ] {
         let site = Site::new();
         let store = site.open().await;
         let bob = store.find_user("bob").await.unwrap().unwrap().user;
