@@ -132,10 +132,19 @@ impl Replica {
 
     /// How often a look-up in the shared cache had this result.
     pub(crate) async fn shared(&self, result: &str) -> f64 {
-        let reply = ask_socket(&self.directory.path().join("doorward.sock"), "/metrics").await;
-        let scrape = Scrape::parse(&reply.body);
         let series = format!("doorward_shared_cache_total{{result=\"{result}\"}}");
-        scrape.samples.get(&series).copied().unwrap_or(0.0)
+        self.scrape().await.samples.get(&series).copied().unwrap_or(0.0)
+    }
+
+    async fn scrape(&self) -> Scrape {
+        let reply = ask_socket(&self.directory.path().join("doorward.sock"), "/metrics").await;
+        Scrape::parse(&reply.body)
+    }
+
+    /// Whether it reads the database, and hears what others tell, as far as it knows.
+    async fn is_well(&self) -> bool {
+        let scrape = self.scrape().await;
+        ["store", "redis"].iter().all(|part| scrape.value(&format!("doorward_degraded{{part=\"{part}\"}}")) == 0.0)
     }
 
     pub(crate) fn redis(&self) -> &FaultProxy {
@@ -275,7 +284,9 @@ impl Fleet {
                 self.writer.revoke_token(token.id).await.unwrap();
                 let was_told = began.elapsed() < BOUND / 2;
                 let is_refused = self.until_refused(&request).await < SOON;
-                good = if is_known && was_told && is_refused { good + 1 } else { 0 };
+                let are_well = join_all(self.replicas.iter().map(Replica::is_well)).await;
+                let is_good = is_known && was_told && is_refused && are_well == [true; 3];
+                good = if is_good { good + 1 } else { 0 };
             }
         };
         timeout(NEVER, ready).await.expect("the replicas never work as they should");
