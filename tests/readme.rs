@@ -59,6 +59,8 @@ impl Surroundings {
 fn variable(name: &str) -> Option<OsString> {
     match name {
         "DOORWARD_STORE" => Some(OsString::from("sqlite:doorward.db")),
+        "DOORWARD_KEY" => Some(OsString::from("0123456789abcdef0123456789abcdef")),
+        "DOORWARD_REDIS" => Some(OsString::from("redis://doorward:password@redis.example.com:6379/0")),
         "DJANGO_SECRET_KEY" => Some(OsString::from("django-insecure-of-a-test")),
         _ => None,
     }

@@ -13,6 +13,7 @@ mod echo;
 mod health;
 mod overview;
 mod plan;
+pub mod redis;
 mod reload;
 mod schemes;
 mod shared;
@@ -283,7 +284,13 @@ impl Running {
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(
-            coherence::watch(backing.clone(), clock(), Arc::clone(&health), stop.clone()),
+            coherence::watch(
+                backing.clone(),
+                clock(),
+                Arc::clone(&health),
+                metrics.revocations.clone(),
+                stop.clone(),
+            ),
             slow.handle(),
         );
         background.spawn_on(watch::prune(backing.clone(), clock(), stop.clone()), slow.handle());

@@ -7,11 +7,12 @@ use crate::app::usage::usage;
 use crate::app::{Backing, Reloader};
 use crate::cache::local;
 use crate::telemetry::dropped_lines;
-use crate::telemetry::metrics::{MEDIA_TYPE, Metrics, Pool, Table};
+use crate::telemetry::metrics::{MEDIA_TYPE, Metrics, Pool, Revocations, Table};
 use crate::throttle::counters;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// What a gateway has once it serves.
 #[derive(Debug)]
@@ -77,14 +78,14 @@ impl Answers for Overview {
             started: health.started().0,
             configured: health.last_configured().0,
             resident_bytes: usage(health.started()).resident,
-            serving: self.sources.get().map(serving),
+            serving: self.sources.get().map(|sources| serving(sources, &self.metrics)),
         };
         // Numbers and strings are always JSON.
         serde_json::to_string(&status).unwrap_or_default()
     }
 }
 
-fn serving(sources: &Sources) -> status::Serving {
+fn serving(sources: &Sources, metrics: &Metrics) -> status::Serving {
     let text = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
     let reloader = &sources.reloader;
     let certificate = |facts: &crate::accept::tls::Facts| status::Certificate {
@@ -97,10 +98,18 @@ fn serving(sources: &Sources) -> status::Serving {
         connections: u64::try_from(reloader.open_connections()).unwrap_or(u64::MAX),
         certificates: reloader.certificates().iter().map(certificate).collect(),
         store: sources.store.clone(),
+        revocation: revocation(sources, metrics),
         routes: reloader.routes(),
         servers: reloader.pools().into_iter().map(server).collect(),
         tables: tables(sources).map(table).to_vec(),
     }
+}
+
+fn revocation(sources: &Sources, metrics: &Metrics) -> status::Revocation {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    let Revocations { last, late, replicas } = metrics.revocations.told();
+    let bound = sources.backing.cache.trust().bound();
+    status::Revocation { last: last.map(milliseconds), bound: milliseconds(bound), late, replicas }
 }
 
 fn server(pool: Pool) -> status::Server {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Everything that is told. Times are seconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Of the program.
     pub version: String,
@@ -24,7 +24,7 @@ pub struct Status {
 }
 
 /// What a gateway that serves has to tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Serving {
     /// Addresses for HTTPS.
     pub https: Vec<String>,
@@ -36,12 +36,27 @@ pub struct Serving {
     pub certificates: Vec<Certificate>,
     /// Where users and tokens are.
     pub store: String,
+    /// How soon what is revoked is void everywhere.
+    pub revocation: Revocation,
     /// The routes, in the order of the configuration.
     pub routes: Vec<Route>,
     /// The servers of the upstreams.
     pub servers: Vec<Server>,
     /// Bounded tables in memory.
     pub tables: Vec<Table>,
+}
+
+/// How soon what is revoked is void on all replicas. Times are milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The last measurement. `None`: there was none yet.
+    pub last: Option<f64>,
+    /// The bound.
+    pub bound: f64,
+    /// Measurements that were over the bound, since the start.
+    pub late: u64,
+    /// Replicas that are there, this one included.
+    pub replicas: u64,
 }
 
 /// A certificate in use.

@@ -1,6 +1,6 @@
 //! `doorward status`: how the gateway that runs with this configuration stands, asked over its unix socket.
 
-use crate::app::status::{self, Serving, Status};
+use crate::app::status::{self, Revocation, Serving, Status};
 use crate::cli::table::{List, Row, clean, time};
 use crate::cli::tell::{Failure, chain, counted, say};
 use crate::clock::{Clock as _, SystemClock, UnixSeconds};
@@ -99,6 +99,17 @@ fn show(status: &Status) -> Result<(), Failure> {
     tables(serving)
 }
 
+fn revocation(of: &Revocation) -> String {
+    let bound = format!("bound {} ms", of.bound);
+    let of_all =
+        if of.replicas == 1 { "here".to_owned() } else { format!("on all {} replicas", of.replicas) };
+    match of.last {
+        Some(last) if of.late == 0 => format!("void {of_all} after {last:.1} ms; {bound}"),
+        Some(last) => format!("void {of_all} after {last:.1} ms; {bound}, missed {} times", of.late),
+        None => bound,
+    }
+}
+
 fn summary(status: &Status) -> String {
     let mut text = format!("doorward {}, process {}: {}\n", status.version, status.pid, status.status);
     let mut line = |name: &str, value: &str| {
@@ -118,6 +129,7 @@ fn summary(status: &Status) -> String {
         }
         line("connections", &serving.connections.to_string());
         line("store", &serving.store);
+        line("revocation", &revocation(&serving.revocation));
         for certificate in &serving.certificates {
             let ends = time(UnixSeconds(certificate.ends));
             let days = certificate.ends.saturating_sub(now()) / DAY;

@@ -186,6 +186,7 @@ fn row(token: &TokenSummary, now: UnixSeconds) -> Row {
         TokenOrigin::Command => "command",
         TokenOrigin::Obtain => "obtain",
         TokenOrigin::Import => "import",
+        TokenOrigin::Canary => "canary",
     };
     let mark = if is_expired { " (expired)" } else { "" };
     Row {

@@ -179,7 +179,11 @@ fn mask_passwords(line: &str) -> String {
     let mut masked = String::new();
     let mut rest = line;
     while let Some((before, after)) = rest.split_once("://") {
-        let end = after.find(['/', '"', '\'', ' ', '?', '#']).unwrap_or(after.len());
+        let (whole, _) = after.split_at(after.find(['"', '\'', ' ']).unwrap_or(after.len()));
+        // Whoever forgot to escape a `/` in a password has it behind what looks like the host.
+        let begin = whole.rfind('@').unwrap_or_default();
+        let host = whole.get(begin..).unwrap_or_default();
+        let end = host.find(['/', '?', '#']).map_or(whole.len(), |end| begin + end);
         let (authority, tail) = after.split_at(end);
         masked.push_str(before);
         masked.push_str("://");
@@ -193,7 +197,15 @@ fn mask_passwords(line: &str) -> String {
 fn mask_userinfo(authority: &str) -> String {
     match authority.rsplit_once('@') {
         Some((userinfo, host)) => format!("{}@{host}", "*".repeat(userinfo.chars().count())),
-        None => authority.to_owned(),
+        // No port: it may be a password whose `@` was forgotten.
+        None => match authority.split_once(':') {
+            Some((host, rest))
+                if !host.starts_with('[') && !rest.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                format!("{host}:{}", "*".repeat(rest.chars().count()))
+            }
+            _ => authority.to_owned(),
+        },
     }
 }
 

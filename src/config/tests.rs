@@ -20,6 +20,7 @@ fn environment(name: &str) -> Option<OsString> {
         "EMPTY" => Some("".into()),
         "URL" => Some("sqlite:other.db".into()),
         "REDIS_URL" => Some("rediss+sentinel://u:hunter2@a,b:1/main".into()),
+        "SERVER" => Some("postgres://me:hunter2@host/db".into()),
         _ => None,
     }
 }
@@ -721,17 +722,77 @@ fn deployment_key_is_found_elsewhere() {
 }
 
 #[test]
-fn only_sqlite_is_supported() {
+fn databases_of_four_schemes_are_known() {
     let url = |url: &str| with(&format!("[store]\nurl = {url}"));
     assert_eq!(good(&url("'sqlite:a/b.db'")).config.store.url, StoreUrl::Sqlite("/nowhere/a/b.db".into()));
     assert_eq!(good(&url("'sqlite:/a.db'")).config.store.url, StoreUrl::Sqlite("/a.db".into()));
     assert_eq!(good(&url("{ env = 'URL' }")).config.store.url, StoreUrl::Sqlite("/nowhere/other.db".into()));
-    assert_error(&url("'mysql://a/b'"), 2, 7, &["`mysql` is not supported", "SQLite"]);
+    assert_error(&url("'oracle://a/b'"), 2, 7, &["`oracle` is not supported", "sqlite, postgres, mysql"]);
     assert_error(&url("'doorward.db'"), 2, 7, &["expected a database URL"]);
     assert_error(&url("'sqlite::memory:'"), 2, 7, &["in memory"]);
     assert_error(&url("{ file = 'url.txt' }"), 2, 16, &["cannot read"]);
-    let error = parse(&url("'postgres://me:hunter2@host/db'")).unwrap_err().to_string();
+    let error = parse(&url("'oracle://me:hunter2@host/db'")).unwrap_err().to_string();
     assert!(!error.contains("hunter2") && error.contains("@host/db"), "{error}");
+}
+
+#[test]
+fn a_database_server_is_shown_without_its_password() {
+    let url = |url: &str| with(&format!("[store]\nurl = '{url}'"));
+    for (written, shown) in [
+        ("postgres://me:hunter2@host/db", "postgres://me@host/db"),
+        ("postgresql://host:5433/db?sslmode=verify-full", "postgresql://host:5433/db"),
+        ("postgres://me@/db?host=/run/postgresql", "postgres://me@/db"),
+        ("mysql://me:hunter2@[::1]:3307/db?ssl-mode=VERIFY_CA&ssl-ca=/ca.pem", "mysql://me@[::1]:3307/db"),
+        ("mariadb://me:%40%2F@host/db", "mariadb://me@host/db"),
+    ] {
+        let loaded = good(&url(written));
+        let store = loaded.config.store;
+        assert_eq!(store.url.to_string(), shown, "{written}");
+        assert!(!format!("{store:?}").contains("hunter2"), "{written}");
+        let has_password = written.contains(":hunter2@") || written.contains(":%40");
+        let warned = loaded.warnings.iter().any(|warning| warning.message.contains("a secret is written"));
+        assert_eq!(warned, has_password, "{written}");
+    }
+    let elsewhere = good(&with("[store]\nurl = { env = 'SERVER' }"));
+    assert_eq!(elsewhere.config.store.url.to_string(), "postgres://me@host/db");
+    assert!(elsewhere.warnings.is_empty());
+}
+
+#[test]
+fn a_wrong_url_of_a_server_is_refused_without_a_word_of_its_password() {
+    let url = |url: &str| with(&format!("[store]\nurl = '{url}'"));
+    for (written, told) in [
+        ("postgres:db", "`//` is missing"),
+        ("postgres://me:hunter2@host", "names no database"),
+        ("postgres://me:hunter2@host/", "names no database"),
+        ("postgres://me:hunter2@host/a/b", "names no database"),
+        ("postgres://me:hun@ter2@host/db", "%40"),
+        ("postgres://me:hun/ter2@host/db", "names no database"),
+        ("postgres://me:h/ter2?x@host", "%40"),
+        ("postgres://me:hunter2/db", "%40"),
+        ("postgres://me:hunter2@host/db#x", "%23"),
+        ("postgres://me:hunter2@host/db?sslmod=require", "did you mean `sslmode`?"),
+        ("postgres://me:hunter2@host/db?password=x", "`password` is not known"),
+        ("postgres://me:hunter2@host/db?sslmode=allow", "verify-full"),
+        ("mysql://me:hunter2@host/db?ssl-mode=on", "verify_identity"),
+        ("mysql://me:hunter2@host/db?charset=latin1", "`charset` is not known"),
+    ] {
+        let error = parse(&url(written)).unwrap_err().to_string();
+        assert!(error.contains(told), "{written}: {error}");
+        assert!(!error.contains("hunter2") && !error.contains("ter2"), "{written}: {error}");
+    }
+    let connections = |count: &str| with(&format!("[store]\nconnections = {count}"));
+    assert_eq!(good(&connections("20")).config.store.connections.get(), 20);
+    assert_eq!(good(GOOD).config.store.connections.get(), 8);
+    assert_error(&connections("0"), 2, 15, &["connections"]);
+}
+
+#[test]
+fn djangos_database_and_our_own_are_not_the_same_on_a_server() {
+    let store = "[store]\nurl = { env = 'SERVER' }\nlayout = 'django'\n[store.django]\n\
+                 secret_key = { env = 'KEY' }\n[store.own]\nurl = ";
+    assert_error(&with(&format!("{store}{{ env = 'SERVER' }}")), 7, 7, &["is Django's, too"]);
+    assert!(parse(&with(&format!("{store}'sqlite:own.db'"))).is_ok());
 }
 
 // ---- an existing Django database
@@ -836,7 +897,7 @@ fn doorwards_own_database_is_not_djangos() {
         |url: &str| django_with("").replace("[upstreams", &format!("[store.own]\nurl = '{url}'\n[upstreams"));
     assert_error(&own("sqlite:django.sqlite3"), 8, 7, &["is Django's, too", "[store.own]"]);
     assert_error(&own("sqlite:./django.sqlite3"), 8, 7, &["is Django's, too"]);
-    assert_error(&own("mysql://a"), 8, 7, &["`mysql` is not supported"]);
+    assert_error(&own("oracle://a"), 8, 7, &["`oracle` is not supported"]);
     let default = django_with("").replace("django.sqlite3", "doorward.db");
     assert_error(&default, 2, 7, &["is Django's, too", "name another file in [store.own]"]);
     let directory = tempfile::tempdir().unwrap();

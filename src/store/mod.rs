@@ -138,7 +138,12 @@ pub enum TokenOrigin {
     Obtain,
     /// Another program, from which it was imported.
     Import,
+    /// Nobody: it is there to be revoked.
+    Canary,
 }
+
+/// Whose canaries are: somebody who is not active, and whom no list names.
+pub const CANARY_USER: UserId = UserId(-1);
 
 /// A token as listed: nothing secret.
 #[derive(Debug, Clone)]
@@ -402,6 +407,12 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     fn history(&self) -> StoreFuture<'_, Option<History>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// Stores a token of [`CANARY_USER`], whoever it says that it is of; committed when this returns.
+    ///
+    /// # Errors
+    /// As [`TokenStore::insert_token`].
+    fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>>;
 
     /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
     ///

@@ -227,6 +227,10 @@ impl ManageTokens for Double {
 }
 
 impl Store for Double {
+    fn insert_canary(&self, _: NewToken) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async { Err(StoreError::Foreign("the table of tokens")) })
+    }
+
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         never()
     }

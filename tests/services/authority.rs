@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::process::write;
 
+/// The file of the authority, in the server's directory.
+pub(crate) const AUTHORITY: &str = "authority.pem";
+
 /// Where the files of a server's certificate are.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -23,7 +26,7 @@ pub(crate) fn certify(directory: &Path) -> Identity {
     let key = KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-    let paths = ["authority.pem", "server.pem", "server.key"];
+    let paths = [AUTHORITY, "server.pem", "server.key"];
     let [authority_path, certificate_path, key_path] = paths.map(|name| directory.join(name));
     write(&authority_path, &authority.pem());
     write(&certificate_path, &certificate.pem());

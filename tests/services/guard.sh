@@ -29,4 +29,6 @@ while kill -0 "$server" && [ "$waited" -lt 250 ]; do
 done
 kill -KILL "$server"
 wait "$server"
+# If it had one of its own.
+umount "$directory/disk"
 [ "$order" = keep ] || rm -rf -- "$directory"

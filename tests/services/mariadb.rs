@@ -1,15 +1,17 @@
 //! A `MariaDB` server: one for all tests of a process, with a database for each, or one of a test's own.
 
+use super::authority::{AUTHORITY, certify};
 use super::process::{Recipe, directory, feed, program, run, unprivileged, write};
 use super::refusing::RefusingPort;
 use super::server::Server;
 use super::template::{self, Template};
 use rustix::process::Signal;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// Has the databases of the tests; may log in with [`PASSWORD`].
 pub(crate) const USER: &str = "doorward";
@@ -46,7 +48,24 @@ impl MariaDb {
 
     /// With further arguments.
     pub(crate) fn start_with(more: &[&str]) -> Self {
+        Self::start_in(directory(), more)
+    }
+
+    /// Talks to nobody but over TLS, with a certificate of an authority that nobody knows.
+    pub(crate) fn start_with_tls() -> Self {
         let directory = directory();
+        let made = certify(directory.path());
+        let cert = format!("--ssl-cert={}", made.certificate.display());
+        let key = format!("--ssl-key={}", made.key.display());
+        Self::start_in(directory, &[&cert, &key, "--require-secure-transport=ON"])
+    }
+
+    /// The file with the authority that vouches for a server with TLS.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory().join(AUTHORITY)
+    }
+
+    fn start_in(directory: TempDir, more: &[&str]) -> Self {
         let data = template::copy(&TEMPLATE, directory.path());
         let port = RefusingPort::new();
         let mut words = unprivileged(&program("mariadbd", "mariadb-server-core"));
@@ -60,7 +79,8 @@ impl MariaDb {
         words.extend(SETTINGS.iter().chain(more).map(Into::into));
         // Nothing that a clean end would leave is of use.
         let ready = "ready for connections";
-        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL" };
+        let recipe =
+            Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL", has_disk: false };
         let mut server = Server::new(recipe, port, directory);
         server.launch();
         Self { server, databases: AtomicU32::new(0) }

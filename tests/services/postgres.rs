@@ -1,5 +1,6 @@
 //! A PostgreSQL server: one for all tests of a process, with a database for each, or one of a test's own.
 
+use super::authority::{AUTHORITY, certify};
 use super::process::{Recipe, directory, feed, program, run, unprivileged, write};
 use super::refusing::RefusingPort;
 use super::server::Server;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// Owns the databases; may log in with [`PASSWORD`], and is no superuser.
 pub(crate) const USER: &str = "doorward";
@@ -50,7 +52,43 @@ impl Postgres {
 
     /// With further lines of its configuration.
     pub(crate) fn start_with(more: &str) -> Self {
+        Self::start_on(directory(), more, false)
+    }
+
+    /// With a second disk, that is soon full; see [`Postgres::database_on_small_disk`]. Only where [`may_mount`].
+    pub(crate) fn start_with_small_disk() -> Self {
         let directory = directory();
+        std::fs::create_dir(directory.path().join("disk")).unwrap();
+        let server = Self::start_on(directory, "", true);
+        let disk = server.directory().join("disk");
+        server
+            .psql("postgres", &format!("CREATE TABLESPACE small OWNER {USER} LOCATION '{}'", disk.display()));
+        server
+    }
+
+    /// Takes no passwords but over TLS, with a certificate of an authority that nobody knows.
+    pub(crate) fn start_with_tls() -> Self {
+        let directory = directory();
+        let made = certify(directory.path());
+        let more = format!(
+            "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\nhba_file = '{}'\n",
+            made.certificate.display(),
+            made.key.display(),
+            directory.path().join("hba.conf").display()
+        );
+        write(
+            &directory.path().join("hba.conf"),
+            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n",
+        );
+        Self::start_on(directory, &more, false)
+    }
+
+    /// The file with the authority that vouches for a server with TLS.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory().join(AUTHORITY)
+    }
+
+    fn start_on(directory: TempDir, more: &str, has_disk: bool) -> Self {
         let data = template::copy(&TEMPLATE, directory.path());
         let port = RefusingPort::new();
         let sockets = directory.path().display();
@@ -59,7 +97,7 @@ impl Postgres {
         let mut words = unprivileged(&binary("postgres"));
         words.extend(["-D".into(), data.into_os_string()]);
         let ready = "database system is ready to accept connections";
-        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT" };
+        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "QUIT", has_disk };
         let server = Server::new(recipe, port, directory);
         let mut server = Self { server, databases: AtomicU32::new(0) };
         server.begin();
@@ -98,6 +136,13 @@ impl Postgres {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} OWNER {USER}"));
         Database { server: self, name }
+    }
+
+    /// The same on the small disk, where it has a few MB left. What it logs, and promises, is on the large one.
+    pub(crate) fn database_on_small_disk(&self) -> Database<'_> {
+        let database = self.database();
+        self.psql("postgres", &format!("ALTER DATABASE {} SET TABLESPACE small", database.name));
+        database
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
@@ -148,6 +193,28 @@ impl Database<'_> {
     /// See [`Postgres::psql`]; as a superuser.
     pub(crate) fn psql(&self, text: &str) -> String {
         self.server.psql(&self.name, text)
+    }
+
+    /// Fills the small disk to the last page, in pieces that become smaller; [`Database::make_room`] undoes it.
+    pub(crate) fn fill(&self) {
+        self.psql(
+            "CREATE TABLE filler (x text);
+             ALTER TABLE filler ALTER x SET STORAGE PLAIN;
+             DO $$ BEGIN
+                 FOR size IN REVERSE 10..0 LOOP
+                     LOOP
+                         BEGIN
+                             INSERT INTO filler SELECT repeat('x', 7000) FROM generate_series(1, 1 << size);
+                         EXCEPTION WHEN disk_full THEN EXIT;
+                         END;
+                     END LOOP;
+                 END LOOP;
+             END $$",
+        );
+    }
+
+    pub(crate) fn make_room(&self) {
+        self.psql("DROP TABLE filler");
     }
 
     /// Runs a file, as a dump of `pg_dump`, as the database's owner.

@@ -92,6 +92,17 @@ pub(crate) struct Recipe {
     pub(crate) ready: &'static str,
     /// What ends it without much ado.
     pub(crate) end: &'static str,
+    /// Whether `disk` in its directory is a disk of its own that is soon full; see [`may_mount`].
+    pub(crate) has_disk: bool,
+}
+
+/// Room on such a disk, and whose it is. It goes with the process.
+const DISK: &str = "size=24m,uid=65534,gid=65534,mode=700";
+
+/// Whether a server can have a disk of its own here. That of an ordinary user would believe that it is root's.
+pub(crate) fn may_mount() -> bool {
+    let probe = ["--mount", "mount", "-t", "tmpfs", "none", "/mnt"];
+    getuid().is_root() && Command::new("unshare").args(probe).status().is_ok_and(|status| status.success())
 }
 
 /// A running server.
@@ -105,7 +116,13 @@ pub(crate) struct Process {
 impl Process {
     /// It serves when this returns.
     pub(crate) fn start(recipe: &Recipe) -> Self {
-        let mut command = Command::new("sh");
+        let mut command = if recipe.has_disk {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", "mount -t tmpfs -o $0 none disk && exec sh \"$@\"", DISK]);
+            command
+        } else {
+            Command::new("sh")
+        };
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/guard.sh"));
         command.arg(&recipe.directory).arg(recipe.end).args(&recipe.words).current_dir(&recipe.directory);
         // Ctrl-C ends the test process, and the end of that the server.

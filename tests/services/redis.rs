@@ -75,7 +75,8 @@ impl Redis {
         // What a Sentinel says.
         let is_sentinel = arguments.contains(&"--sentinel");
         let ready = if is_sentinel { "Sentinel ID is" } else { "Ready to accept connections" };
-        let recipe = Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL" };
+        let recipe =
+            Recipe { words, directory: directory.path().to_owned(), ready, end: "KILL", has_disk: false };
         let mut server = Server::new(recipe, port, directory);
         server.launch();
         Self { server, options, identity }

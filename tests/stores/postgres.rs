@@ -1,7 +1,11 @@
 //! The suite on PostgreSQL, and what is PostgreSQL's own.
 
+use crate::server::{Machine, Site, machines, sites};
 use crate::services::postgres::Postgres;
 use crate::suite::{Opening, claims};
+use sqlx::{Connection as _, PgConnection};
+use std::any::Any;
+use std::pin::Pin;
 
 /// A database on the server that the tests share.
 struct Database(crate::services::postgres::Database<'static>);
@@ -13,6 +17,61 @@ impl Database {
 
     fn open(&self) -> Opening {
         crate::server::open(self.0.url())
+    }
+}
+
+impl Site for Database {
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn sql(&self, text: &str) -> String {
+        self.0.psql(text)
+    }
+
+    fn hold(&self, text: &'static str) -> Pin<Box<dyn Future<Output = Box<dyn Any + Send>> + Send + '_>> {
+        Box::pin(async move {
+            let mut connection = PgConnection::connect(&self.0.url()).await.unwrap();
+            sqlx::raw_sql("BEGIN").execute(&mut connection).await.unwrap();
+            sqlx::raw_sql(text).execute(&mut connection).await.unwrap();
+            Box::new(connection) as Box<dyn Any + Send>
+        })
+    }
+}
+
+/// A server of a test's own, with one database.
+struct Own {
+    server: Postgres,
+    url: String,
+}
+
+impl Own {
+    fn start() -> Self {
+        let server = Postgres::start();
+        let url = server.database().url();
+        Self { server, url }
+    }
+}
+
+impl Machine for Own {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn pause(&self) {
+        self.server.pause();
+    }
+
+    fn resume(&self) {
+        self.server.resume();
+    }
+
+    fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    fn restart(&mut self) {
+        self.server.restart();
     }
 }
 
@@ -52,4 +111,21 @@ claims! { Database, manage:
     replaced_tokens_are_gone_and_nothing_is_lost_if_it_fails
     batch_is_stored_whole_or_not_at_all
     taken_digests_are_told
+}
+
+sites! { Database:
+    changes_of_many_writers_have_numbers_without_gaps
+    lock_of_another_client_stops_writes_only
+    dropped_write_leaves_no_lock_behind
+    what_a_foreign_client_changes_is_told
+    numbers_that_went_back_void_everything
+    newer_schema_is_refused_and_left_alone
+    tables_of_another_program_are_refused
+    many_processes_may_start_at_once
+}
+
+machines! { Own:
+    server_that_hangs_is_unavailable_and_comes_back
+    server_that_is_killed_is_unavailable_and_comes_back
+    server_that_starts_again_between_two_look_ups_is_not_noticed
 }

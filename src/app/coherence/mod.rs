@@ -3,15 +3,20 @@
 //! One task reads the store ([`reading`]), one listens to the stream of changes, if there is one; this one takes in what
 //! they say, in turn.
 
+mod canary;
+mod peers;
 mod reading;
 
 use crate::app::Backing;
+use crate::app::coherence::canary::{Answer, Answers, Canary};
+use crate::app::coherence::peers::Peers;
 use crate::app::coherence::reading::{Reading, Told};
 use crate::app::health::{Health, Part};
-use crate::cache::change::Changes;
+use crate::cache::change::{Change, Changes};
 use crate::cache::coherence::{Coherence, Command, Distrust, Event};
 use crate::cache::redis::{self, Body, SharedCache};
 use crate::clock::Clock;
+use crate::telemetry::metrics::RevocationMetrics;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -28,8 +33,17 @@ pub(in crate::app) async fn watch(
     backing: Backing,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
+    metrics: RevocationMetrics,
     stop: CancellationToken,
 ) {
+    let peers = Arc::new(Peers::default());
+    let (canary, answers) = Canary::new(
+        Arc::clone(&backing.credentials),
+        Arc::clone(&clock),
+        Arc::clone(&peers),
+        metrics,
+        backing.cache.trust().bound(),
+    );
     let wake = Arc::new(Notify::new());
     let (sender, mut readings) = mpsc::channel(READINGS_MAX);
     let reading = Reading {
@@ -47,7 +61,7 @@ pub(in crate::app) async fn watch(
             None => std::future::pending().await,
         }
     };
-    let mut keeper = Keeper::new(&backing, Arc::clone(&clock), health, wake);
+    let mut keeper = Keeper::new(&backing, Arc::clone(&clock), health, wake, Heard { peers, answers });
     let keep = async {
         loop {
             tokio::select! {
@@ -66,6 +80,7 @@ pub(in crate::app) async fn watch(
     tokio::select! {
         () = reading.work() => {}
         () = present => {}
+        () = canary.work() => {}
         () = keep => {}
         () = stop.cancelled() => {}
     }
@@ -87,6 +102,13 @@ async fn be_present(shared: &SharedCache, clock: &dyn Clock) {
     }
 }
 
+/// Who else wants to know what is heard.
+#[derive(Debug)]
+struct Heard {
+    peers: Arc<Peers>,
+    answers: Answers,
+}
+
 /// Takes in what is told, and has the cache do what that means.
 #[derive(Debug)]
 struct Keeper<'a> {
@@ -94,6 +116,7 @@ struct Keeper<'a> {
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
     wake: Arc<Notify>,
+    also: Heard,
     machine: Coherence,
     commands: Vec<Command>,
     /// Counts connections to the stream.
@@ -104,12 +127,19 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn new(backing: &'a Backing, clock: Arc<dyn Clock>, health: Arc<Health>, wake: Arc<Notify>) -> Self {
+    fn new(
+        backing: &'a Backing,
+        clock: Arc<dyn Clock>,
+        health: Arc<Health>,
+        wake: Arc<Notify>,
+        also: Heard,
+    ) -> Self {
         Self {
             backing,
             clock,
             health,
             wake,
+            also,
             machine: Coherence::new(),
             commands: Vec::new(),
             connection: 0,
@@ -124,6 +154,11 @@ impl<'a> Keeper<'a> {
             Told::Read { asked, changes } => {
                 self.backing.cache.trust().store_answered();
                 self.on(&Event::Read { asked: *asked, changes, newest: changes.last });
+                for change in &changes.changes {
+                    if let Change::Credential(digest) = change {
+                        self.answer(Answer::Read(*digest));
+                    }
+                }
             }
         }
     }
@@ -156,15 +191,36 @@ impl<'a> Keeper<'a> {
             }
             redis::Event::Beat(sent) => self.on(&Event::Beat { connection, sent }),
             redis::Event::Message(message) => {
+                let (publisher, number) = (message.publisher, message.number);
                 let none = Changes::none();
                 let changes = match &message.body {
-                    Body::Changes(changes) => changes,
+                    Body::Changes(changes) | Body::Canary(changes) => changes,
                     Body::Heartbeat { .. } | Body::Applied { .. } => &none,
                 };
-                let (publisher, number) = (message.publisher, message.number);
                 self.on(&Event::Heard { connection, publisher, number, changes });
+                let Some(shared) = self.backing.shared.as_ref() else { return };
+                match message.body {
+                    _ if publisher == shared.publisher() => {}
+                    Body::Heartbeat { .. } => self.also.peers.hear(publisher, self.clock.monotonic()),
+                    Body::Applied { publisher: asker, number } if asker == shared.publisher() => {
+                        self.answer(Answer::Applied(publisher, number));
+                    }
+                    Body::Canary(_) => {
+                        let shared = shared.clone();
+                        // Whether it is heard is measured by who asked.
+                        drop(tokio::spawn(async move {
+                            shared.publish(Body::Applied { publisher, number }).await
+                        }));
+                    }
+                    Body::Changes(_) | Body::Applied { .. } => {}
+                }
             }
         }
+    }
+
+    fn answer(&self, answer: Answer) {
+        // Nobody waits for it, or for so many.
+        self.also.answers.try_send(answer).unwrap_or_default();
     }
 
     fn on(&mut self, event: &Event<'_>) {

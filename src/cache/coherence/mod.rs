@@ -31,7 +31,7 @@ const PUBLISHERS_MAX: usize = 4096;
 const DOUBT_INTERVAL: Duration = Duration::from_millis(300);
 
 /// A process that publishes; made up at its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Publisher(pub u64);
 
 /// What happened.

@@ -20,8 +20,10 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// For a connection to one server: name, TCP, TLS, greeting.
+/// For the name and TCP.
 const CONNECT_TIME: Duration = Duration::from_millis(250);
+/// For all of a connection to one server: TLS and the greeting besides, which are four times there and back.
+const OPEN_TIME: Duration = Duration::from_secs(1);
 /// To learn the nodes of a Cluster, one of which may not answer.
 const CLUSTER_TIME: Duration = Duration::from_secs(2);
 /// Times that a call to a Cluster is sent again, because the key was moved or its node is another.
@@ -204,8 +206,9 @@ async fn primary(settings: &Settings) -> Result<Node, DialError> {
         Topology::Cluster(_) => return Err(DialError::NoPrimary(String::new())),
     };
     let mut why = None;
+    let mut is_unknown = false;
     for sentinel in sentinels {
-        let asked = timeout(CONNECT_TIME, async {
+        let asked = timeout(OPEN_TIME, async {
             let greeting = greeting(login).set_protocol(ProtocolVersion::RESP2);
             let mut one =
                 greet(settings, sentinel, &greeting, ANSWERS_BYTES_MAX, None::<fn(PushInfo)>).await?;
@@ -217,20 +220,21 @@ async fn primary(settings: &Settings) -> Result<Node, DialError> {
                 Some(node) => return Ok(node),
                 None => why = Some(DialError::Strange(sentinel.clone())),
             },
-            // It does not know of it.
-            Ok(Ok(_)) => {}
+            // It does not know of it; that says more than that another is not there.
+            Ok(Ok(_)) => is_unknown = true,
             Ok(Err(error)) => why = Some(error),
             Err(_) => why = Some(DialError::Silent(sentinel.to_string())),
         }
     }
-    Err(why.unwrap_or_else(|| DialError::NoPrimary(service.clone())))
+    let unknown = || DialError::NoPrimary(service.clone());
+    Err(if is_unknown { unknown() } else { why.unwrap_or_else(unknown) })
 }
 
 /// The primary of the slot that the channel's name is in.
 async fn owner(settings: &Settings, nodes: &[Node], channel: &str) -> Result<Node, DialError> {
     let mut why = None;
     for seed in nodes {
-        match timeout(CONNECT_TIME, ask_owner(settings, seed, channel)).await {
+        match timeout(OPEN_TIME, ask_owner(settings, seed, channel)).await {
             Ok(Ok(node)) => return Ok(node),
             Ok(Err(error)) => why = Some(error),
             Err(_) => why = Some(DialError::Silent(seed.to_string())),
@@ -299,7 +303,7 @@ async fn open_primary(
     pushed: Option<impl Fn(PushInfo) + Send + Sync + 'static>,
 ) -> Result<One, DialError> {
     let greeting = greeting(&settings.login).set_db(settings.database.into());
-    let opened = timeout(CONNECT_TIME, async {
+    let opened = timeout(OPEN_TIME, async {
         let mut one = greet(settings, node, &greeting, bytes_max, pushed).await?;
         one.assert_primary().await?;
         Ok(one)
@@ -349,7 +353,8 @@ async fn greet(
 }
 
 async fn socket(settings: &Settings, node: &Node) -> io::Result<Box<dyn Socket>> {
-    let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
+    let connecting = TcpStream::connect((node.host.as_str(), node.port));
+    let tcp = timeout(CONNECT_TIME, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
     tcp.set_nodelay(true)?;
     let Some(tls) = &settings.tls else { return Ok(Box::new(tcp)) };
     let name = ServerName::try_from(node.host.clone()).map_err(io::Error::other)?;

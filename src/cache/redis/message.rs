@@ -22,6 +22,7 @@ const FORMAT: u8 = 1;
 const HEARTBEAT: u8 = 1;
 const CHANGES: u8 = 2;
 const APPLIED: u8 = 3;
+const CANARY: u8 = 4;
 
 const CREDENTIAL: u8 = 1;
 const USER: u8 = 2;
@@ -49,6 +50,8 @@ pub enum Body {
     },
     /// These cached answers are void. Committed already.
     Changes(Changes),
+    /// The same, and whoever has applied it says so.
+    Canary(Changes),
     /// The publisher has applied a message of another.
     Applied {
         /// Who sent that one.
@@ -85,8 +88,8 @@ impl Message {
                 to.byte(HEARTBEAT);
                 to.unsigned(sent.0);
             }
-            Body::Changes(changes) => {
-                to.byte(CHANGES);
+            Body::Changes(changes) | Body::Canary(changes) => {
+                to.byte(if matches!(self.body, Body::Canary(_)) { CANARY } else { CHANGES });
                 if changes.changes.len() > CHANGES_MAX {
                     encode_changes(&mut to, &everything(changes));
                 } else {
@@ -112,6 +115,7 @@ impl Message {
         let body = match from.byte()? {
             HEARTBEAT => Body::Heartbeat { sent: Monotonic(from.unsigned()?) },
             CHANGES => Body::Changes(decode_changes(&mut from)?),
+            CANARY => Body::Canary(decode_changes(&mut from)?),
             APPLIED => Body::Applied { publisher: Publisher(from.unsigned()?), number: from.unsigned()? },
             _ => return None,
         };

@@ -236,18 +236,28 @@ impl SharedCache {
         if changes.is_empty() {
             return Ok(());
         }
+        let sent = self.orders.send(Body::Changes(changes.clone()), self.void(changes));
+        self.metrics.measure("invalidate", sent).await.map(|_| ())
+    }
+
+    /// The same, and has the others say when they have done it. Yields the number of the message.
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn invalidate_canary(&self, changes: &Changes) -> Result<u64, Away> {
+        let sent = self.orders.send(Body::Canary(changes.clone()), self.void(changes));
+        self.metrics.measure("invalidate", sent).await
+    }
+
+    /// Names of what these changes made void.
+    fn void(&self, changes: &Changes) -> Vec<String> {
         let families = || Family::ALL.into_iter().filter(|family| is_shared(*family));
-        let names = changes.changes.iter().filter_map(|change| match change {
+        let digests = changes.changes.iter().filter_map(|change| match change {
             Change::Credential(digest) => Some(*digest),
             Change::User(_) | Change::Everything | Change::Something => None,
         });
-        let names = names
-            .flat_map(|digest| {
-                families().map(move |family| self.keys.name(&CredentialKey { digest, family }))
-            })
-            .collect();
-        let sent = self.orders.send(Body::Changes(changes.clone()), names);
-        self.metrics.measure("invalidate", sent).await.map(|_| ())
+        let keys = digests.flat_map(|digest| families().map(move |family| CredentialKey { digest, family }));
+        keys.map(|key| self.keys.name(&key)).collect()
     }
 
     /// Tells the others something, and yields its number among the messages of this process.

@@ -99,11 +99,20 @@ impl Sending {
         }
     }
 
-    async fn send(&mut self, body: Body, mut names: Vec<String>) -> Result<u64, Away> {
-        // One is used up by each attempt: a message that may have got through keeps its number, one that did not
-        // leaves a gap, which others take for what it is.
+    async fn send(&mut self, body: Body, names: Vec<String>) -> Result<u64, Away> {
+        // Used up by what may have got through, and by changes that did not: they leave a gap, which others take for
+        // what it is. A heartbeat that was never sent leaves none.
         self.number += 1;
-        let message = Message { publisher: self.publisher, number: self.number, body };
+        let is_missed = matches!(body, Body::Changes(_));
+        let sent = self.send_as(self.number, body, names).await;
+        if !is_missed && matches!(sent, Err(Away::Paused | Away::Unconnected(_))) {
+            self.number -= 1;
+        }
+        sent
+    }
+
+    async fn send_as(&self, number: u64, body: Body, mut names: Vec<String>) -> Result<u64, Away> {
+        let message = Message { publisher: self.publisher, number, body };
         let sealed = message.seal(&self.keys.messages, self.keys.channel())?;
         let together = if self.is_cluster { 0 } else { NAMES_MAX };
         while names.len() > together {
@@ -114,7 +123,7 @@ impl Sending {
         let mut publish = cmd("EVAL");
         publish.arg(PUBLISH).arg(names.len() + 1).arg(&**self.keys.channel()).arg(names).arg(sealed);
         match self.link.ask(&publish).await? {
-            Value::Int(_) => Ok(self.number),
+            Value::Int(_) => Ok(number),
             _ => Err(Away::Strange),
         }
     }

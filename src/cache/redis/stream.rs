@@ -31,8 +31,8 @@ const CHECK_TIME: Duration = Duration::from_millis(200);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The same after some of them.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// For a connection and its subscription; each step has its own limit.
-const LISTEN_TIME: Duration = Duration::from_secs(2);
+/// For a connection and its subscription, though some sentinels or nodes are not there; each has a limit of its own.
+const LISTEN_TIME: Duration = Duration::from_secs(5);
 
 /// What is heard.
 #[derive(Debug)]

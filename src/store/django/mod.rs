@@ -21,7 +21,7 @@ use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIO
 use crate::store::django::users::UserRow;
 use crate::store::sql::error::unavailable;
 use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
-use crate::store::{Change, ChangeFeed, Changes, Store, StoreError, StoreFuture};
+use crate::store::{Change, ChangeFeed, Changes, NewToken, Store, StoreError, StoreFuture, Written};
 use sqlx::AssertSqlSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Django {
         if !path.exists() {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
-        let pools = Pools::adopt(path, &options).await.map_err(not_a_database)?;
+        let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
         let statements = Statements::new(&settings.user);
         let adopted = Self { pools, own, statements, settings };
         adopted.probe().await?;
@@ -158,6 +158,13 @@ impl Store for Django {
             let (django, own) = (self.pools.data_version().await?, self.own.change_feed().await?);
             let feed = Feed { django, own, told: Vec::new() };
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
+        })
+    }
+
+    fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async {
+            let Written { value, changes } = self.own.insert_canary(token).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
         })
     }
 

@@ -28,7 +28,7 @@ macro_rules! page {
         )
     };
 }
-const PAGE_OF_ALL: &str = page!("");
+const PAGE_OF_ALL: &str = page!("AND token.user_id > 0");
 const PAGE_OF_USER: &str = page!("AND token.user_id = ?3");
 
 const COUNT: &str = "SELECT count(*) AS tokens FROM token WHERE user_id = ?1";

@@ -5,6 +5,7 @@
 //! (see [`write`]). Errors of the commit itself are seen.
 
 mod bulk;
+mod canary;
 pub(in crate::store) mod changes;
 mod feed;
 mod manage;
@@ -18,7 +19,7 @@ use crate::clock::UnixSeconds;
 use crate::store::sql::error::not_written;
 use crate::store::sql::text::list;
 use crate::store::sql::{Database, ServerOptions, ServerUrl, Value, values};
-use crate::store::{ChangeFeed, History, Store, StoreError, StoreFuture};
+use crate::store::{ChangeFeed, History, NewToken, Store, StoreError, StoreFuture, Written};
 
 /// Rows of the table of changes are kept this long (seconds), much longer than any feed sleeps.
 const CHANGE_KEPT_SECONDS: i64 = 600;
@@ -130,6 +131,10 @@ impl Store for Own {
 
     fn history(&self) -> StoreFuture<'_, Option<History>> {
         Box::pin(async { self.read_history().await.map(Some) })
+    }
+
+    fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
+        Box::pin(Self::insert_canary(self, token))
     }
 
     fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()> {

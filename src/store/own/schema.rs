@@ -18,8 +18,14 @@ static MYSQL: Migrator = sqlx::migrate!("migrations/mysql");
 /// Where tables are made; NULL: nowhere.
 const PLACE: &str = "SELECT {place} AS place";
 /// Tables that say whose the database is: our list of migrations with our numbers beside it, and all.
-const OWNERS: &str = "SELECT count(CASE WHEN table_name IN ('_sqlx_migrations', 'change_counter') THEN 1 END) AS ours,
-    count(*) AS tables FROM information_schema.tables WHERE table_schema = {place} AND table_type = 'BASE TABLE'";
+const OWNERS_MYSQL: &str = "SELECT
+        count(CASE WHEN table_name IN ('_sqlx_migrations', 'change_counter') THEN 1 END) AS ours, count(*) AS tables
+    FROM information_schema.tables WHERE table_schema = {place} AND table_type = 'BASE TABLE'";
+/// The standard's view has no tables that one may not read.
+const OWNERS_POSTGRES: &str = "SELECT
+        count(CASE WHEN relname IN ('_sqlx_migrations', 'change_counter') THEN 1 END) AS ours, count(*) AS tables
+    FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relnamespace =
+        (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {place})";
 const VERSION: &str = "SELECT max(version) AS version, min(CASE WHEN success THEN 1 ELSE 0 END) AS is_clean
     FROM _sqlx_migrations";
 /// A step of MySQL that was not taken to its end.
@@ -59,7 +65,11 @@ async fn look(link: &mut Link) -> Result<Found, StoreError> {
         let text = "the URL names no database, or no schema that is there";
         return Err(StoreError::NotAdoptable(text.to_owned()));
     }
-    let owners = link.one(OWNERS, values![]).await.map_err(unavailable)?;
+    let owners = match link.dialect() {
+        Dialect::MySql => OWNERS_MYSQL,
+        Dialect::Postgres | Dialect::Sqlite => OWNERS_POSTGRES,
+    };
+    let owners = link.one(owners, values![]).await.map_err(unavailable)?;
     let count = |name| owners.as_ref().map_or(Ok(0), |row| row.integer(name)).map_err(unavailable);
     match (count("ours")?, count("tables")?) {
         (0, 0) => return Ok(Found::Nothing),

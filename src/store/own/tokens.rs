@@ -46,7 +46,7 @@ macro_rules! list {
         )
     };
 }
-const LIST_ALL: &str = list!("");
+const LIST_ALL: &str = list!("WHERE token.user_id > 0");
 const LIST_OF_USER: &str = list!("WHERE token.user_id = ?1");
 
 /// The public id is the 64 bits of an unsigned number.
@@ -107,7 +107,7 @@ async fn displaced(link: &mut Link, token: &NewToken, grant: &Grant<'_>) -> sqlx
     Ok(live)
 }
 
-async fn insert(link: &mut Link, token: NewToken) -> Result<(), StoreError> {
+pub(super) async fn insert(link: &mut Link, token: NewToken) -> Result<(), StoreError> {
     let values = values![
         token.id.0.cast_signed(),
         token.digest,
@@ -138,6 +138,7 @@ pub(super) fn origin_name(origin: TokenOrigin) -> &'static str {
         TokenOrigin::Command => "command",
         TokenOrigin::Obtain => "obtain",
         TokenOrigin::Import => "import",
+        TokenOrigin::Canary => "canary",
     }
 }
 
@@ -146,6 +147,7 @@ fn origin_from_name(name: &str) -> sqlx::Result<TokenOrigin> {
         "command" => Ok(TokenOrigin::Command),
         "obtain" => Ok(TokenOrigin::Obtain),
         "import" => Ok(TokenOrigin::Import),
+        "canary" => Ok(TokenOrigin::Canary),
         _ => Err(sqlx::Error::Decode("unknown origin of a token".into())),
     }
 }

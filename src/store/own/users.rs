@@ -31,7 +31,7 @@ pub(super) const LIST: &str = concat!(
     "SELECT",
     user_columns!(),
     r#", "user".created_at, (SELECT count(*) FROM token WHERE token.user_id = "user".id) AS tokens
-        FROM "user" ORDER BY "user".username"#
+        FROM "user" WHERE "user".id > 0 ORDER BY "user".username"#
 );
 
 const INSERT: &str =
@@ -210,8 +210,8 @@ const RENAME: &str = r#"UPDATE "user" SET username = ?2 WHERE id = ?1"#;
 const UPDATE_MIRROR: &str = r#"UPDATE "user" SET username = ?2, password_version = ?3 WHERE id = ?1"#;
 const MIRROR: &str = r#"INSERT INTO "user" (id, username, password, email, password_version, created_at)
     VALUES (?1, ?2, ?3, '', ?4, 0)"#;
-const MIRRORED_USERS: &str = r#"SELECT count(*) AS users FROM "user" WHERE password = ?1"#;
-const NOT_MIRRORED: &str = r#"SELECT count(*) AS users FROM "user" WHERE password <> ?1"#;
+const MIRRORED_USERS: &str = r#"SELECT count(*) AS users FROM "user" WHERE password = ?1 AND id > 0"#;
+const NOT_MIRRORED: &str = r#"SELECT count(*) AS users FROM "user" WHERE password <> ?1 AND id > 0"#;
 
 /// Users of an adopted database, who may have tokens here.
 impl Own {

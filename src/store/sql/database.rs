@@ -68,7 +68,7 @@ impl Database {
         text: &str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.bounded(async { self.ask(text, values).await.map_err(unavailable) }).await
+        self.bounded(Box::pin(async { self.ask(text, values).await.map_err(unavailable) })).await
     }
 
     /// The only row of a look-up, if there is one.
@@ -86,7 +86,7 @@ impl Database {
         text: &str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        let mut link = self.bounded(async { self.reader().await.map_err(unavailable) }).await?;
+        let mut link = self.bounded(Box::pin(async { self.reader().await.map_err(unavailable) })).await?;
         link.be_patient().await.map_err(unavailable)?;
         let rows = link.all(text, values).await.map_err(unavailable);
         link.spoil();

@@ -6,7 +6,7 @@
 use crate::store::StoreError;
 use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::mysql::MySqlDatabaseError;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// Primary result codes of SQLite (sqlite.org/rescode.html) that say for certain that nothing was written.
 const SQLITE_REFUSALS: &[i32] = &[BUSY, LOCKED, READONLY, FULL, CONSTRAINT];
@@ -23,6 +23,9 @@ const POSTGRES_AWAY: &[&str] = &["08", "53300", "57P", "58", "XX"];
 /// connections, and a commit whose fate is unknown.
 const MYSQL_AWAY: &[u16] =
     &[1040, 1044, 1045, 1053, 1077, 1079, 1152, 1184, 1203, 1317, 1927, 3100, 3101, 4031];
+
+/// After these MySQL closes the connection.
+const MYSQL_LAST: &[u16] = &[1053, 1077, 1079, 1152, 1184, 1927, 4031];
 
 /// What a server said, without what it quotes.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,15 @@ pub(in crate::store) fn not_written(error: sqlx::Error) -> StoreError {
         }
         _ => unavailable(error),
     }
+}
+
+/// Whether the server said this as its last word: it is stopped, or has had enough of this connection.
+pub(in crate::store) fn ends_connection(error: &dyn DatabaseError) -> bool {
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return MYSQL_LAST.contains(&error.number());
+    }
+    let postgres = error.try_downcast_ref::<PgDatabaseError>();
+    postgres.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 /// Whether the database answered, and the answer was no.

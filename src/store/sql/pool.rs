@@ -4,6 +4,7 @@
 //! hangs at that moment keeps the place until TCP gives up, a quarter of an hour later. Here a connection comes back
 //! only if its last answer was read to the end; any other one is closed at once, which frees its place.
 
+use crate::store::sql::error::ends_connection;
 use parking_lot::Mutex;
 use sqlx::{ConnectOptions, Connection};
 use std::fmt;
@@ -148,9 +149,11 @@ impl<C: Connection + 'static> Lease<C> {
     /// The answer was read to the end. What the server itself refused is an answer as well.
     pub(super) fn answered<T>(&mut self, answer: sqlx::Result<T>) -> sqlx::Result<T> {
         use sqlx::Error::{ColumnDecode, Database, Decode, RowNotFound};
-        if matches!(&answer, Ok(_) | Err(Database(_) | ColumnDecode { .. } | Decode(_) | RowNotFound)) {
-            self.is_busy = false;
-        }
+        self.is_busy = match &answer {
+            Ok(_) | Err(ColumnDecode { .. } | Decode(_) | RowNotFound) => false,
+            Err(Database(error)) => ends_connection(&**error),
+            Err(_) => true,
+        };
         answer
     }
 

@@ -7,12 +7,14 @@
 mod connections;
 mod requests;
 mod resources;
+mod revocations;
 mod state;
 mod times;
 
 pub use crate::telemetry::metrics::connections::{ConnectionMetrics, Handshake};
 pub use crate::telemetry::metrics::requests::{RequestMetrics, RouteMetrics};
 pub use crate::telemetry::metrics::resources::{PasswordMetrics, SharedCacheMetrics, StoreMetrics};
+pub use crate::telemetry::metrics::revocations::{RevocationMetrics, Revocations};
 pub use crate::telemetry::metrics::state::{Pool, State, Table, Uptime};
 
 use crate::telemetry::metrics::times::Histogram;
@@ -47,6 +49,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// Calls of the shared cache.
     pub shared_cache: SharedCacheMetrics,
+    /// Revocations that are measured.
+    pub revocations: RevocationMetrics,
     /// Passwords checked and hashed.
     pub passwords: PasswordMetrics,
     /// How things stand when somebody asks.
@@ -62,6 +66,7 @@ impl Metrics {
             connections: ConnectionMetrics::new(&mut registry),
             store: StoreMetrics::new(&mut registry),
             shared_cache: SharedCacheMetrics::new(&mut registry),
+            revocations: RevocationMetrics::new(&mut registry),
             passwords: PasswordMetrics::new(&mut registry),
             state: State::new(&mut registry),
             registry,

@@ -6,6 +6,8 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod access;
+mod groups;
 mod outages;
 mod stream;
 mod values;

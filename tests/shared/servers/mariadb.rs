@@ -61,3 +61,20 @@ async fn one_that_is_paused_says_nothing() {
     server.resume();
     connect(&server.url(&name)).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_with_tls_shows_a_certificate_of_its_authority() {
+    let server = MariaDb::start_with_tls();
+    let name = server.database().name;
+    let (url, authority) = (server.url(&name), server.authority());
+    let trusting = format!("{url}?ssl-mode=verify_identity&ssl-ca={}", authority.display());
+    let mut connection = connect(&trusting).await.unwrap();
+    let status = sqlx::query_as::<_, (String, String)>("SHOW STATUS LIKE 'Ssl_version'");
+    assert!(status.fetch_one(&mut connection).await.unwrap().1.starts_with("TLSv1."));
+    // Trusted by the system: no.
+    let unknown = connect(&format!("{url}?ssl-mode=verify_identity")).await.unwrap_err();
+    assert!(format!("{unknown:?}").contains("UnknownIssuer"), "{unknown:?}");
+    // In clear: no.
+    let refused = connect(&format!("{url}?ssl-mode=disabled")).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("28000"));
+}

@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 use crate::services::postgres::Postgres;
+use crate::services::process::may_mount;
 use crate::services::until;
 use std::path::Path;
 use std::time::Duration;
@@ -71,4 +72,40 @@ async fn one_wants_a_password() {
     connect(&url).await.unwrap();
     let wrong = connect(&url.replace("password-of", "password-not-of")).await.unwrap_err();
     assert_eq!(wrong.as_database_error().unwrap().code().as_deref(), Some("28P01"));
+}
+
+#[tokio::test]
+async fn one_whose_disk_is_full_reads_and_writes_nothing() {
+    if !may_mount() {
+        eprintln!("not tried: there can be no disk of one's own here");
+        return;
+    }
+    let server = Postgres::start_with_small_disk();
+    let database = server.database_on_small_disk();
+    database.psql("CREATE TABLE kept AS SELECT 7 AS x; GRANT ALL ON kept TO doorward");
+    let mut connection = connect(&database.url()).await.unwrap();
+    database.fill();
+    let write = "INSERT INTO kept SELECT generate_series(1, 10000)";
+    let refused = sqlx::query(write).execute(&mut connection).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("53100"));
+    assert_eq!(database.psql("SELECT x FROM kept"), "7");
+    database.make_room();
+    sqlx::query(write).execute(&mut connection).await.unwrap();
+    assert_eq!(database.psql("SELECT count(*) FROM kept"), "10001");
+}
+
+#[tokio::test]
+async fn one_with_tls_shows_a_certificate_of_its_authority() {
+    let server = Postgres::start_with_tls();
+    let (url, authority) = (server.url("postgres"), server.authority());
+    let trusting = format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display());
+    let mut connection = connect(&trusting).await.unwrap();
+    let ssl = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(sqlx::query_scalar::<_, bool>(ssl).fetch_one(&mut connection).await.unwrap());
+    // Trusted by the system: no.
+    let unknown = connect(&format!("{url}?sslmode=verify-full")).await.unwrap_err();
+    assert!(format!("{unknown:?}").contains("UnknownIssuer"), "{unknown:?}");
+    // In clear: no.
+    let refused = connect(&format!("{url}?sslmode=disable")).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("28000"));
 }
