@@ -10,6 +10,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a bench: a panic ends it"
 )]
 
@@ -288,7 +289,9 @@ async fn run(order: Order) -> bool {
     let tokens = Arc::new(steady_tokens);
     let is_over = Arc::new(AtomicBool::new(false));
     let mut load = JoinSet::new();
-    if let Some(pause) = Duration::from_secs((REPLICAS * CONNECTIONS) as u64).checked_div(order.load.try_into().unwrap())
+    let load_began = Instant::now();
+    if let Some(pause) =
+        Duration::from_secs((REPLICAS * CONNECTIONS) as u64).checked_div(order.load.try_into().unwrap())
     {
         for number in 0..CONNECTIONS {
             for connection in fleet.connect().await {
@@ -308,7 +311,8 @@ async fn run(order: Order) -> bool {
     let mut workers = JoinSet::new();
     for number in 0..order.at_once {
         let (writer, mut connections) = (Arc::clone(&fleet.writer), fleet.connect().await);
-        let share = order.revocations / order.at_once + usize::from(number < order.revocations % order.at_once);
+        let share =
+            order.revocations / order.at_once + usize::from(number < order.revocations % order.at_once);
         workers.spawn(async move {
             let mut taken = Vec::with_capacity(share);
             for _ in 0..share {
@@ -321,10 +325,15 @@ async fn run(order: Order) -> bool {
     let time = began.elapsed();
     is_over.store(true, Ordering::Relaxed);
     let seen = load.join_all().await;
+    let load_time = load_began.elapsed();
     let refused: usize = seen.iter().map(|seen| seen.refused).sum();
     let mut times: Vec<Duration> = seen.into_iter().flat_map(|seen| seen.times).collect();
-    let rate = times.len() as f64 / (time + BOUND).as_secs_f64();
-    println!("load: {rate:.0} requests a second, {}, {refused} not let in", line(&mut times));
+    println!(
+        "load: {} requests in {:.1?}, {refused} not let in; {}",
+        times.len(),
+        load_time,
+        line(&mut times)
+    );
     let mut acknowledged: Vec<_> = taken.iter().map(|taken| taken.acknowledged).collect();
     println!("from the call to the acknowledgement: {}", line(&mut acknowledged));
     let mut times: Vec<_> = taken.iter().map(|taken| taken.refused).collect();

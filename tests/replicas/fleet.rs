@@ -73,7 +73,7 @@ handler = "logout"
 #[derive(Debug)]
 pub(crate) enum Sql {
     SharedPostgres,
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     MariaDb,
 }
 
@@ -144,7 +144,9 @@ impl Replica {
     /// Whether it reads the database, and hears what others tell, as far as it knows.
     async fn is_well(&self) -> bool {
         let scrape = self.scrape().await;
-        ["store", "redis"].iter().all(|part| scrape.value(&format!("doorward_degraded{{part=\"{part}\"}}")) == 0.0)
+        ["store", "redis"]
+            .iter()
+            .all(|part| scrape.value(&format!("doorward_degraded{{part=\"{part}\"}}")) == 0.0)
     }
 
     pub(crate) fn redis(&self) -> &FaultProxy {
@@ -250,7 +252,7 @@ impl Fleet {
     pub(crate) async fn until(
         &self,
         request: &Request,
-        is_wanted: impl Fn(&Answer) -> bool + Copy,
+        is_wanted: impl Fn(&Answer) -> bool + Copy + Send + Sync,
     ) -> Duration {
         let began = Instant::now();
         let wait = async |replica: &Replica| {

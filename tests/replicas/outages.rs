@@ -159,7 +159,7 @@ fn redis_hangs_dies_and_comes_back_empty() {
 #[test]
 fn the_database_dies_and_comes_back() {
     run(async {
-        let mut fleet = Fleet::start(Sql::Postgres(Postgres::start()), Some(Redis::start())).await;
+        let mut fleet = Fleet::start(Sql::Postgres(Box::new(Postgres::start())), Some(Redis::start())).await;
         let cast = Cast::of(&fleet).await;
         let (tokens, sessions) = rows(&fleet);
         let Sql::Postgres(server) = &mut fleet.sql else { panic!("a server of its own") };

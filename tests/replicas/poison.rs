@@ -15,7 +15,11 @@ pub(crate) fn values(redis: &mut Connection) -> Vec<(String, Vec<u8>)> {
     let names: Vec<String> = redis.keys("doorward:*").unwrap();
     let read = |name: String| (redis.get(&name).unwrap(), name);
     let found: Vec<(Vec<u8>, String)> = names.into_iter().map(read).collect();
-    found.into_iter().filter(|(value, _)| value.len() > VALUE_BYTES_MIN).map(|(value, name)| (name, value)).collect()
+    found
+        .into_iter()
+        .filter(|(value, _)| value.len() > VALUE_BYTES_MIN)
+        .map(|(value, name)| (name, value))
+        .collect()
 }
 
 /// Has the first replica look a token up, so that it is in Redis; yields where, and what.

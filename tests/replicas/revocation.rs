@@ -1,8 +1,8 @@
 //! What is taken away is gone from all replicas when whoever took it is answered.
 
 use crate::fleet::{Fleet, SOON, Token, browse, log_out, obtain, obtained, run};
-use crate::harness::services::proxy::Fault;
 use crate::harness::client::Request;
+use crate::harness::services::proxy::Fault;
 use doorward::secret::Secret;
 use tokio::time::Instant;
 
@@ -105,7 +105,12 @@ fn what_one_replica_ends_the_others_refuse() {
             granted.push(request);
         }
 
-        others.iter().for_each(|replica| replica.sql.set(Fault::Refuse));
+        let cut = |fault| {
+            for replica in others {
+                replica.sql.set(fault);
+            }
+        };
+        cut(Fault::Refuse);
         let answer = first.client.send(log_out(&session)).await;
         assert!([204, 302].contains(&answer.status), "{answer:?}");
         assert_soon_refused(&fleet, "a session that was ended", &browse(&session)).await;
@@ -114,7 +119,7 @@ fn what_one_replica_ends_the_others_refuse() {
         assert!(refused < SOON, "one too many: {refused:?}");
         assert_eq!(fleet.statuses(&granted[1]).await, [200; 3]);
 
-        others.iter().for_each(|replica| replica.sql.set(Fault::None));
+        cut(Fault::None);
         fleet.until(&browse(&session), |answer| answer.status == 403).await;
         fleet.until(&granted[0], |answer| answer.status == 401).await;
         // With the database at hand it is the new answer that comes, not a refusal.
