@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// A reading that takes longer shows a slow store: what it confirmed lately is used without waiting for it.
 const SLOW: Duration = Duration::from_millis(500);
 /// Between two attempts to open a feed.
-const REOPEN_INTERVAL: Duration = Duration::from_millis(500);
+const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
 /// Failures in a row after which the feed is opened anew.
 const FAILURES_MAX: u32 = 20;
 
@@ -49,18 +49,20 @@ pub(super) struct Reading {
 impl Reading {
     /// Returns when nobody takes readings in any more.
     pub(super) async fn work(self) {
+        let mut has_failed = false;
         loop {
-            match self.open().await {
+            match self.patiently(has_failed, self.open()).await {
                 Ok(feed) => {
                     if self.follow(feed).await.is_none() {
                         return;
                     }
                 }
                 Err(error) => {
-                    self.failed(&error, true);
-                    tokio::time::sleep(REOPEN_INTERVAL).await;
+                    self.failed(&error, !has_failed);
+                    self.patiently(true, tokio::time::sleep(REOPEN_INTERVAL)).await;
                 }
             }
+            has_failed = true;
         }
     }
 
@@ -86,7 +88,7 @@ impl Reading {
         let mut failures = 0;
         while failures < FAILURES_MAX {
             let asked = self.clock.monotonic();
-            match self.patiently(feed.changes()).await {
+            match self.patiently(failures > 0, feed.changes()).await {
                 Ok(changes) => {
                     if failures > 0 {
                         tracing::info!("the store can be watched again");
@@ -108,10 +110,11 @@ impl Reading {
         Some(())
     }
 
-    /// Waits for an answer; while it takes long, nobody waits for the store who need not.
-    async fn patiently<T>(&self, answer: impl Future<Output = T> + Send) -> T {
+    /// Waits for an answer; while it takes long, nobody waits for the store who need not. If the last one did not come,
+    /// that is so from the beginning.
+    async fn patiently<T>(&self, has_failed: bool, answer: impl Future<Output = T> + Send) -> T {
         let mut answer = std::pin::pin!(answer);
-        let mut wait = SLOW;
+        let mut wait = if has_failed { INTERVAL } else { SLOW };
         loop {
             match tokio::time::timeout(wait, &mut answer).await {
                 Ok(answer) => return answer,
