@@ -2,7 +2,13 @@
 //!
 //! Each schedule is decided by its seed, which a failure prints. For each rule of the state machine there is a machine
 //! without it, and the simulation has to find out. `COHERENCE_SEED` and `COHERENCE_SCHEDULES` choose others.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code"
+)]
 
 mod random;
 mod world;
@@ -20,6 +26,7 @@ const SCHEDULES_LONG: u64 = 10_000;
 /// Microseconds.
 const LENGTH: u64 = 12_000_000;
 
+#[expect(clippy::disallowed_methods, reason = "schedules are chosen by who runs the tests")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -56,7 +63,9 @@ fn schedules(count: u64) -> Tally {
         threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let mut all = Tally::default();
-    tallies.into_iter().for_each(|tally| all.add(tally));
+    for tally in tallies {
+        all.add(tally);
+    }
     println!("long: seeds {first} to {}, {replicas} replicas: {all:?}", first + count - 1);
     all
 }
