@@ -115,7 +115,6 @@ without! {
     overtaken_fills_have_to_be_refused: OVERTAKEN_FILLS_REFUSED;
     slow_answers_have_to_be_refused: SLOW_ANSWERS_REFUSED;
     the_stream_needs_a_reading: STREAM_NEEDS_READING;
-    beats_are_of_one_connection: BEATS_OF_THIS_CONNECTION;
     missing_numbers_have_to_stop_the_stream: MISSING_NUMBERS_STOP;
     gaps_have_to_empty_trust: GAPS_EMPTY_TRUST;
     carrying_has_to_end: CARRYING_ENDS;

@@ -814,7 +814,7 @@ impl<R: Rules> World<R> {
                 if replica.connection == Some(connection) {
                     replica.last_beat = self.now;
                 }
-                self.on(number, &Event::Beat { connection, sent: monotonic(sent) });
+                self.on(number, &Event::Beat { sent: monotonic(sent) });
             }
             Message::Changes { publisher, number: count, changes } => {
                 if replica.connection != Some(connection) {
@@ -1092,7 +1092,8 @@ impl<R: Rules> World<R> {
         let count = if self.random.once_in(3) { several } else { 1 };
         let kind = self.random.below(9);
         let first = self.random.index(self.replicas.len());
-        let length = self.random.between(50 * MILLI, 5 * SECOND);
+        let longest = if self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
+        let length = self.random.between(50 * MILLI, longest);
         for offset in 0..count {
             let number = (first + offset) % self.replicas.len();
             match kind {
@@ -1137,7 +1138,7 @@ impl<R: Rules> World<R> {
         self.servers.push(server);
         self.primary = self.servers.len() - 1;
         for number in 0..self.replicas.len() {
-            if self.replicas[number].connection.is_some() && !self.random.once_in(6) {
+            if self.replicas[number].connection.is_some() && self.random.once_in(2) {
                 self.lose_stream(number);
             }
         }
