@@ -31,6 +31,7 @@ async fn run(client: &mut Client<'_>, statement: impl Into<String>) {
     client.0.sql(&statement.into());
 }
 
+#[expect(clippy::unused_async, reason = "as on SQLite")]
 impl Site {
     const IS_SQLITE: bool = false;
 

@@ -185,3 +185,15 @@ async fn a_url_without_a_database_is_refused() {
     assert!(matches!(refused, StoreError::Unavailable(_) | StoreError::NotAdoptable(_)), "{refused:?}");
     assert!(!format!("{refused:?}").contains(crate::services::mariadb::PASSWORD));
 }
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let directory = crate::services::process::directory();
+    let identity = crate::services::authority::certify(directory.path());
+    let option = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let (certificate, key) = (option("ssl-cert", &identity.certificate), option("ssl-key", &identity.key));
+    let server = MariaDb::start_with(&[&certificate, &key]);
+    let url = server.database().url();
+    let verifies = "ssl-mode=VERIFY_IDENTITY";
+    crate::server::certificate_is_verified_where_the_url_says_so(&url, verifies, &identity.authority).await;
+}

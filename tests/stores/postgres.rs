@@ -227,3 +227,23 @@ async fn a_wrong_password_is_no_reason_to_show_the_right_one() {
     assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
     assert!(!format!("{refused:?} {refused}").contains("another-password"));
 }
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let directory = crate::services::process::directory();
+    let identity = crate::services::authority::certify(directory.path());
+    let (certificate, key) = (identity.certificate.display(), identity.key.display());
+    let settings = format!("ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n");
+    let server = Postgres::start_with(&settings);
+    let url = server.database().url();
+    let verifies = "sslmode=verify-full";
+    crate::server::certificate_is_verified_where_the_url_says_so(&url, verifies, &identity.authority).await;
+    let named = format!("{url}?{verifies}&sslrootcert={}", identity.authority.display());
+    let store = connect(&named).await;
+    let encrypted = server.psql(
+        "postgres",
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'doorward'",
+    );
+    assert_eq!(encrypted, "t");
+    drop(store);
+}

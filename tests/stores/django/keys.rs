@@ -42,8 +42,9 @@ async fn the_key_that_is_there_is_given_again() {
     assert_eq!(obtain(wish(1, alice, "new")).await.unwrap(), Secret::new(ALICE));
     assert_eq!(obtain(wish(2, bob, "bobs new key")).await.unwrap(), Secret::new("bobs new key"));
     assert_eq!(obtain(wish(2, bob, "another one")).await.unwrap(), Secret::new("bobs new key"));
-    let row =
-        site.text("SELECT created || ' ' || user_id FROM authtoken_token WHERE key = 'bobs new key'").await;
+    let row = site
+        .text("SELECT created || ' ' || user_id FROM authtoken_token WHERE \"key\" = 'bobs new key'")
+        .await;
     assert_eq!(row.unwrap(), format!("{} 2", datetime(NOW)));
     assert!(store.find_key(Secret::new("bobs new key")).await.unwrap().is_some());
     assert!(store.delete_key(Secret::new("bobs new key")).await.done());
