@@ -37,6 +37,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -172,8 +173,9 @@ impl Fleet {
         let mut replicas = Vec::new();
         for _ in 0..REPLICAS {
             let directory = directory();
-            let mut command = Command::new(&binary);
-            command.arg("serve");
+            // It ends with this process, whatever becomes of that.
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig=KILL", "--", &binary, "serve"]);
             replicas.push((Program::start_by(command, directory.path()).await, directory));
         }
         let account = NewAccount { username: "alice".to_owned(), ..NewAccount::default() };
@@ -195,7 +197,7 @@ fn config(store: &str, redis: &str, upstream: SocketAddr) -> String {
     format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 2\n\n\
          [deployment]\nkey = {{ file = \"doorward.key\" }}\n\n\
-         [store]\nurl = \"{store}\"\n\n[redis]\nurl = \"{redis}\"\n\n[log]\npasses = \"none\"\nlevel = \"error\"\n\n\
+         [store]\nurl = \"{store}\"\n\n[redis]\nurl = \"{redis}\"\n\n[log]\npasses = \"none\"\n\n\
          [upstreams.legacy]\nservers = [\"http://{upstream}\"]\n\n\
          [routes.everything]\npath = \"/\"\nupstream = \"legacy\"\nschemes = [\"token\"]\n"
     )
@@ -350,5 +352,15 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if runtime.block_on(run(order)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let done = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).unwrap();
+        let mut interrupted = signal(SignalKind::interrupt()).unwrap();
+        tokio::select! {
+            is_good = run(order) => is_good,
+            // Everything is put away, all the same.
+            _ = terminated.recv() => false,
+            _ = interrupted.recv() => false,
+        }
+    });
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
