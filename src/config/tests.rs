@@ -1654,8 +1654,7 @@ fn faulty_throttles_are_reported() {
     assert_error(&text, 40, 13, &["at most 16 throttles"]);
 }
 
-const REDIS: &str =
-    "[deployment]\nkey = '0123456789abcdef0123456789abcdef'\n[redis]\nurl = 'redis://127.0.0.1'\n";
+const REDIS: &str = "[deployment]\nkey = { env = 'KEY' }\n[redis]\nurl = 'redis://127.0.0.1'\n";
 
 #[test]
 fn throttles_of_logins_are_shared_where_there_is_a_redis() {
