@@ -10,12 +10,14 @@
 //!   the longest load, they are lost by an eviction, and mass revocations fill Redis with them.)
 //! * **Changes.** Void keys are deleted first, then one message names the changes: who hears of it finds nothing old.
 //!   Changes of users are told only; whoever reads a value looks at its version, see [`SharedValue::version`].
+//! * **Counters.** Of throttles and guards, see [`counters`].
 //! * **Away.** Redis is asked for milliseconds and through a circuit breaker. Nothing depends on an answer.
 //!
 //! What is believed when is decided elsewhere.
 
 mod bounded;
 mod breaker;
+mod counters;
 mod dial;
 mod fields;
 mod link;
@@ -27,6 +29,7 @@ mod stream;
 mod value;
 
 pub use crate::cache::redis::breaker::FAILURES_MAX;
+pub use crate::cache::redis::counters::{Act, Bucket, LOG_TIMES_MAX, Logged};
 pub use crate::cache::redis::dial::DialError;
 pub use crate::cache::redis::link::{Away, LinkState};
 pub use crate::cache::redis::message::{Body, CHANGES_MAX, MESSAGE_BYTES_MAX, Message};
