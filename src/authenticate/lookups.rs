@@ -97,7 +97,7 @@ impl Lookups {
     ) -> Result<Loaded, Option<E>>
     where
         E: Outage,
-        A: Fn() -> F,
+        A: Fn() -> F + Send + Sync,
         F: Future<Output = Result<Answer, E>> + Send,
     {
         let clock = self.clock.as_ref();
