@@ -11,6 +11,7 @@
 use crate::cache::redis::link::Away;
 use crate::cache::redis::{Keys, SharedCache};
 use ::redis::{Cmd, Value, cmd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times of a log; those of a larger rate are not shared.
@@ -189,7 +190,17 @@ impl SharedCache {
                 _ => Err(Away::Strange),
             }
         });
-        answer.await
+        let answer = answer.await;
+        if let Err(Away::Refused(error)) = &answer
+            && !self.is_refusal_told.swap(true, Ordering::Relaxed)
+        {
+            // It stays so until somebody does something about it, and nothing else shows it.
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "Redis refuses to count, so each replica counts for itself: may its user run all of these commands?"
+            );
+        }
+        answer
     }
 }
 

@@ -50,6 +50,7 @@ use crate::secret::{NoRandomness, Secret};
 use crate::telemetry::metrics::SharedCacheMetrics;
 use ::redis::{Value, cmd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -121,6 +122,8 @@ pub struct SharedCache {
     orders: Orders,
     publisher: Publisher,
     metrics: SharedCacheMetrics,
+    /// It was told that Redis refuses to count.
+    is_refusal_told: Arc<AtomicBool>,
 }
 
 impl SharedCache {
@@ -144,7 +147,8 @@ impl SharedCache {
         let link = Link::new(Arc::clone(&settings), Arc::clone(&clock));
         let is_cluster = matches!(settings.topology, Topology::Cluster(_));
         let orders = Orders::new(link.clone(), Arc::clone(&keys), publisher, is_cluster);
-        Ok(Self { settings, keys, clock, link, orders, publisher, metrics })
+        let is_refusal_told = Arc::default();
+        Ok(Self { settings, keys, clock, link, orders, publisher, metrics, is_refusal_told })
     }
 
     /// Looks a credential up.
