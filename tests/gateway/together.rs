@@ -66,7 +66,7 @@ const HOME: &str = "192.0.2.1";
 /// A case with two gateways on one store and one Redis, over each protocol.
 #[expect(clippy::needless_pass_by_value, reason = "cases are written in place")]
 fn together(guard: &str, redis_lines: &str, case: impl AsyncFn(&[Client; 2], &mut Redis)) {
-    [Protocol::Http1, Protocol::Http2].into_iter().for_each(move |protocol| {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
         let upstream = TestUpstream::start();
         let mut redis = Redis::start();
         let directory = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn together(guard: &str, redis_lines: &str, case: impl AsyncFn(&[Client; 2], &mu
             let case = tokio::time::timeout(Duration::from_mins(1), case(&clients, &mut redis));
             assert!(case.await.is_ok(), "the case takes more than a minute over {protocol:?}");
         });
-    });
+    }
 }
 
 fn from(request: Request, address: &str) -> Request {
