@@ -9,12 +9,12 @@ pub mod sessions;
 
 pub use crate::credentials::sessions::CreatedSession;
 
-use crate::cache::change::Changes;
-use crate::cache::coherence::{self, rules::Sound};
-use crate::cache::local::{CredentialKey, Invalidation, LocalCache};
+use crate::cache::change::{Changes, Sequence};
+use crate::cache::coherence::{self, Command, rules::Sound};
+use crate::cache::local::{Invalidation, LocalCache};
 use crate::cache::redis::SharedCache;
 use crate::clock::{Clock, UnixSeconds};
-use crate::identity::{CredentialId, Digest, Family, User, UserId};
+use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
@@ -34,6 +34,8 @@ const IMPORTED_KEY_BYTES_MIN: usize = 32;
 /// Longest username (Django's `auth_user.username`), in characters.
 const USERNAME_CHARACTERS_MAX: usize = 150;
 
+/// Before others are told once more of what they have to forget.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
 /// Longest name of a token, in characters.
 const TOKEN_NAME_CHARACTERS_MAX: usize = 100;
 
@@ -346,9 +348,7 @@ impl Credentials {
     /// If there is no such token, or the store cannot be written.
     pub async fn revoke_canary(&self, id: CredentialId) -> Result<Option<u64>, CredentialsError> {
         let Written { value, changes } = self.store.delete_token(id).await?;
-        for change in &changes.changes {
-            self.forget(*change);
-        }
+        self.forget_all(&changes);
         value.ok_or(CredentialsError::NoSuchToken)?;
         let Some(shared) = &self.shared else { return Ok(None) };
         Ok(shared.invalidate_canary(&changes).await.ok())
@@ -478,11 +478,14 @@ impl Credentials {
     /// What a write made void is forgotten, here and by all other replicas, before anybody is told that it was done.
     async fn settle<T>(&self, written: Written<T>) -> T {
         let committed = self.clock.monotonic();
-        if !self.tell(&written.changes).await {
-            // Nobody can be told: by then nobody believes any more what was true before.
-            let bound = self.cache.trust().bound();
-            let end = coherence::acknowledged::<Sound>(committed, false, bound);
-            tokio::time::sleep(end.since(self.clock.monotonic())).await;
+        // By then nobody believes any more what was true before.
+        let end = coherence::acknowledged::<Sound>(committed, false, self.cache.trust().bound());
+        while !self.tell(&written.changes).await {
+            let left = end.since(self.clock.monotonic());
+            tokio::time::sleep(left.min(TELL_AGAIN)).await;
+            if left <= TELL_AGAIN {
+                break;
+            }
         }
         written.value
     }
@@ -495,9 +498,7 @@ impl Credentials {
 
     /// Forgets what changed, and has all other replicas do so. `false`: they do not know yet.
     async fn tell(&self, changes: &Changes) -> bool {
-        for change in &changes.changes {
-            self.forget(*change);
-        }
+        self.forget_all(changes);
         let Some(shared) = self.shared.as_ref().filter(|_| !changes.is_empty()) else { return true };
         match shared.invalidate(changes).await {
             Ok(()) => true,
@@ -512,16 +513,14 @@ impl Credentials {
         }
     }
 
-    fn forget(&self, change: Change) {
-        match change {
-            Change::Credential(digest) => {
-                for family in Family::ALL {
-                    self.cache.invalidate(Invalidation::Credential(CredentialKey { digest, family }));
-                }
-            }
-            Change::User(user) => self.cache.invalidate(Invalidation::User(user)),
-            Change::Everything | Change::Something => {
-                self.cache.invalidate(Invalidation::Everything);
+    /// Also keeps in mind that it changed: what another replica was told before is not believed.
+    fn forget_all(&self, changes: &Changes) {
+        let now = self.clock.unix();
+        let numbers = changes.first.map_or(0, |first| first.0)..;
+        for (number, change) in numbers.zip(&changes.changes) {
+            let number = changes.first.map(|_| Sequence(number));
+            self.cache.carry_out(Command::Drop(*change, number), now);
+            if matches!(change, Change::Everything | Change::Something) {
                 self.cache.forget_unknown();
             }
         }

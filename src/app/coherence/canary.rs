@@ -22,6 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_secs(1);
 /// Longer is not measured.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between making one and revoking it.
+const SETTLING: Duration = Duration::from_millis(300);
 /// Answers that wait.
 const ANSWERS_MAX: usize = 256;
 
@@ -75,6 +77,8 @@ impl Canary {
 
     async fn measure(&mut self) -> Result<(), CredentialsError> {
         let (id, digest) = self.credentials.make_canary().await?;
+        // That it was made is read, too.
+        tokio::time::sleep(SETTLING).await;
         while self.answers.try_recv().is_ok() {}
         // Who comes later never had it.
         let peers = self.peers.present(self.clock.monotonic());

@@ -236,14 +236,14 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    /// Drops what is named, but for what is known already.
+    /// Drops what is named, also what is known by its number: to drop once more does no harm, and a store that went back
+    /// gives numbers out again. Everything is dropped only if some of it is news.
     fn apply(&mut self, changes: &Changes, now: Monotonic, out: &mut Vec<Command>) {
         let numbers = changes.first.map(|first| first.0..);
         for (place, change) in changes.changes.iter().enumerate() {
             let place = u64::try_from(place).unwrap_or(u64::MAX);
             let number = numbers.as_ref().map(|from| Sequence(from.start.saturating_add(place)));
-            let is_known = if *change == Change::Everything { changes.last } else { number };
-            if number.is_some() && is_known <= self.known {
+            if *change == Change::Everything && number.is_some() && changes.last <= self.known {
                 continue;
             }
             match change {

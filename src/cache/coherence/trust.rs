@@ -38,6 +38,10 @@ pub struct Trust<R = Sound> {
     pause_ends: AtomicU64,
     /// Up to this moment the store is slow.
     slow_ends: AtomicU64,
+    /// Up to this moment it is not, whatever its readers say: it answered somebody.
+    works_until: AtomicU64,
+    /// Somebody tries, although it is slow, at this moment.
+    tried_at: AtomicU64,
     rules: PhantomData<R>,
 }
 
@@ -59,6 +63,8 @@ impl<R: Rules> Trust<R> {
             doubts: Mutex::default(),
             pause_ends: AtomicU64::new(0),
             slow_ends: AtomicU64::new(0),
+            works_until: AtomicU64::new(0),
+            tried_at: AtomicU64::new(0),
             rules: PhantomData,
         }
     }
@@ -155,8 +161,25 @@ impl<R: Rules> Trust<R> {
     }
 
     /// Whether the store is being left alone by those who can do without it for a while: it is slow, or cannot be read.
+    /// Now and then one of them tries all the same, and if that is answered nobody does without.
     pub fn is_store_spared(&self, now: Monotonic) -> bool {
-        self.is_store_away(now) || now.0 < self.slow_ends.load(Ordering::Relaxed)
+        if self.is_store_away(now) {
+            return true;
+        }
+        let is_slow = now.0 < self.slow_ends.load(Ordering::Relaxed);
+        if !is_slow || now.0 < self.works_until.load(Ordering::Relaxed) {
+            return false;
+        }
+        let due = self.tried_at.load(Ordering::Relaxed);
+        let next = now.plus(STORE_PAUSE).0;
+        let tries = now.0 >= due
+            && self.tried_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        !tries
+    }
+
+    /// The store answered a look-up.
+    pub fn lookup_answered(&self, now: Monotonic) {
+        self.works_until.fetch_max(now.plus(self.bound).0, Ordering::Relaxed);
     }
 
     /// The store takes long to answer.
@@ -204,6 +227,23 @@ mod tests {
         assert!(!trust.is_believed(at(100), at(1900), long));
         assert_eq!(trust.last_proof(at(100)), at(500));
         assert!(!trust.is_stale_within(at(100), at(1500), SECOND));
+    }
+
+    #[test]
+    fn a_slow_store_is_spared_by_all_but_one_until_it_answers() {
+        let trust = Trust::<Sound>::new(SECOND);
+        assert!(!trust.is_store_spared(at(1000)));
+        trust.store_is_slow(at(1000));
+        assert!(!trust.is_store_spared(at(1001)), "the one who tries");
+        assert!(trust.is_store_spared(at(1002)));
+        trust.lookup_answered(at(1010));
+        trust.store_is_slow(at(1100));
+        assert!(!trust.is_store_spared(at(1101)));
+        trust.store_is_slow(at(2000));
+        assert!(!trust.is_store_spared(at(2020)), "the one who tries");
+        assert!(trust.is_store_spared(at(2021)));
+        trust.store_failed(at(2100));
+        assert!(trust.is_store_spared(at(2300)));
     }
 
     #[test]

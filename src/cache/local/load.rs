@@ -103,6 +103,9 @@ impl LocalCache {
             let began = clock.monotonic();
             let away = self.trust.is_store_away(began);
             let answer = if away { Err(None) } else { ask().await.map(Into::into).map_err(Some) };
+            if answer.is_ok() {
+                self.trust.lookup_answered(clock.monotonic());
+            }
             match answer {
                 Ok(Found::Fact(fact)) => {
                     asking.held = None;

@@ -71,8 +71,12 @@ impl ChangeFeed for Feed {
         Box::pin(async {
             let own = self.own.changes().await?;
             self.told.extend(own.changes);
-            if self.django.has_changed().await? {
-                self.told.push(Change::Something);
+            match self.django.has_changed().await {
+                Ok(false) => {}
+                Ok(true) => self.told.push(Change::Something),
+                Err(error) if self.told.is_empty() => return Err(error),
+                // What ours told is not kept back for that. Of Django's nobody knows.
+                Err(_) => self.told.push(Change::Something),
             }
             // The numbers of ours say nothing of Django's tables.
             Ok(Changes::unnumbered(std::mem::take(&mut self.told)))

@@ -21,7 +21,7 @@ const READ_LATEST: &str =
 pub(in crate::store) const READ_POSITION: &str = "SELECT {as_of} AS newest";
 
 /// A row of the table of changes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct ChangeRow {
     pub(in crate::store) sequence: i64,
     pub(in crate::store) digest: Option<Vec<u8>>,
@@ -55,6 +55,19 @@ pub(in crate::store) fn sequence(number: i64) -> Sequence {
 /// How many rows are asked for, so that it is seen that there are too many: one of them is known already.
 pub(in crate::store) fn limit(rows_max: usize) -> i64 {
     i64::try_from(rows_max + 2).unwrap_or(i64::MAX)
+}
+
+/// As [`follow`], for somebody who knows what the row at `position` said: if it says something else, the database is an
+/// older copy of itself that has given the number out again.
+pub(in crate::store) fn follow_from(
+    position: i64,
+    known: Option<&ChangeRow>,
+    rows: &[ChangeRow],
+    rows_max: usize,
+) -> Option<Vec<Change>> {
+    let first = rows.first().filter(|row| row.sequence == position);
+    let is_other = known.zip(first).is_some_and(|(known, first)| known != first);
+    if is_other { None } else { follow(position, rows, rows_max) }
 }
 
 /// What the rows after `position` say; `None` if they cannot be relied on: some are missing, or there are too many.
@@ -151,6 +164,17 @@ mod tests {
         assert_eq!(follow(4, &[row(4), row(5), row(7)]), None, "a hole");
         assert_eq!(follow(4, &[]), None, "the database was replaced by an older copy");
         assert_eq!(follow(4, &[row(4), unreadable(5)]), None, "a row of a later schema");
+    }
+
+    #[test]
+    fn a_number_that_was_given_out_again_voids_everything() {
+        let other = ChangeRow { user: Some(7), ..row(4) };
+        let from = |known: &ChangeRow, rows: &[ChangeRow]| follow_from(4, Some(known), rows, ROWS_MAX);
+        assert_eq!(from(&row(4), &[row(4)]), Some(vec![]));
+        assert_eq!(from(&row(4), &[row(4), row(5)]), Some(vec![Change::User(UserId(500))]));
+        assert_eq!(from(&row(4), &[row(5)]), Some(vec![Change::User(UserId(500))]), "it was pruned");
+        assert_eq!(from(&row(4), &[other.clone()]), None);
+        assert_eq!(from(&row(4), &[other, row(5)]), None);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! PostgreSQL also rings a bell at each commit, so that nobody waits for the next look. The bell may be lost or ring for
 //! nothing: what is believed is only ever what was read.
 
-use crate::store::own::changes::{READ_POSITION, READ_ROWS, ROWS_MAX, follow, limit, rows, sequence};
+use crate::store::own::changes::{
+    ChangeRow, READ_POSITION, READ_ROWS, ROWS_MAX, follow_from, limit, rows, sequence,
+};
 use crate::store::sql::error::unavailable;
 use crate::store::sql::{Database, values};
 use crate::store::{ChangeFeed, Changes, StoreError, StoreFuture};
@@ -23,6 +25,8 @@ pub(super) struct Feed {
     database: Database,
     /// Number of the last row read; 0: none.
     position: i64,
+    /// What that row said. `None`: it was not read.
+    last: Option<ChangeRow>,
     bell: Bell,
 }
 
@@ -30,30 +34,23 @@ impl Feed {
     /// Starts after the newest row.
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
         let bell = Bell::new(database);
-        Ok(Self { database: database.clone(), position: newest(database).await?, bell })
+        Ok(Self { database: database.clone(), position: newest(database).await?, last: None, bell })
     }
 
     async fn read(&mut self) -> Result<Changes, StoreError> {
         let (position, before) = (self.position, sequence(self.position));
-        let newest = newest(&self.database).await?;
-        if newest == position {
-            return Ok(Changes::numbered(before, Vec::new()));
+        // The row of the position is read again each time: what it says must still be the same.
+        let found = self.database.read(READ_ROWS, values![position, limit(ROWS_MAX)]).await?;
+        let found = rows(&found).map_err(unavailable)?;
+        if let Some(changes) = follow_from(position, self.last.as_ref(), &found, ROWS_MAX) {
+            if let Some(last) = found.into_iter().next_back() {
+                (self.position, self.last) = (last.sequence, Some(last));
+            }
+            return Ok(Changes::numbered(before, changes));
         }
-        let found = if newest < position {
-            // Another database, or an older copy.
-            None
-        } else {
-            let found = self.database.read(READ_ROWS, values![position, limit(ROWS_MAX)]).await?;
-            let found = rows(&found).map_err(unavailable)?;
-            follow(position, &found, ROWS_MAX).filter(|changes| !changes.is_empty())
-        };
-        let changes = found.map_or_else(
-            || Changes::everything(before, sequence(newest)),
-            |changes| Changes::numbered(before, changes),
-        );
-        let last = changes.last.map_or(newest, |last| i64::try_from(last.0).unwrap_or(newest));
-        self.position = last;
-        Ok(changes)
+        let newest = newest(&self.database).await?;
+        (self.position, self.last) = (newest, None);
+        Ok(Changes::everything(before, sequence(newest)))
     }
 }
 

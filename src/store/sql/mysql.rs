@@ -46,12 +46,18 @@ pub(super) fn manner(
     })
 }
 
+/// The server ends a transaction of somebody who has gone without a word, and with it the lock of the numbers: `MariaDB`
+/// after this many seconds, `MySQL`, which knows only idle connections, after these.
+const IDLE_SECONDS: u32 = 5;
+const WAIT_SECONDS: u32 = 60;
+
 /// Settings are made, whatever the server's defaults are: names in double quotes, errors instead of values that are cut
 /// off, and the isolation in which a writer who waited for the lock sees what was committed meanwhile.
 fn greeting(patience: Duration, lock_wait: Duration) -> String {
     format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET /*!50708 max_execution_time = {}, */ /*M!100101 max_statement_time = {}, */ \
+         /*M!100300 idle_transaction_timeout = {IDLE_SECONDS}, */ wait_timeout = {WAIT_SECONDS}, \
          innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}, autocommit = 1, \
          group_concat_max_len = {NAMES_BYTES_MAX}, sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,STRICT_ALL_TABLES,\
          NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",

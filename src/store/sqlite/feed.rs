@@ -5,7 +5,7 @@
 //! version again and is found by the next call. Position and version advance together, after the last await, so a
 //! call that is dropped or fails is simply repeated.
 
-use crate::store::own::changes::{ChangeRow, READ_ROWS, ROWS_MAX, follow, limit, sequence};
+use crate::store::own::changes::{ChangeRow, READ_ROWS, ROWS_MAX, follow_from, limit, sequence};
 use crate::store::sql::Row;
 use crate::store::sql::error::unavailable;
 use crate::store::sqlite::Pools;
@@ -24,6 +24,8 @@ pub(super) struct Feed {
     version: Option<i64>,
     /// Number of the last row read; 0: none.
     position: i64,
+    /// What that row said. `None`: it was not read.
+    last: Option<ChangeRow>,
     opened: Opened,
 }
 
@@ -53,7 +55,7 @@ impl Feed {
         let (opened, mut connection) = Opened::new(pools).await?;
         let position =
             sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
-        Ok(Self { connection, version: None, position, opened })
+        Ok(Self { connection, version: None, position, last: None, opened })
     }
 
     async fn changed(&mut self) -> Result<Changes, StoreError> {
@@ -74,14 +76,16 @@ impl Feed {
         let query = sqlx::query(READ_ROWS).bind(self.position).bind(limit(ROWS_MAX));
         let rows = query.fetch_all(&mut self.connection).await?.into_iter().map(Row::Sqlite);
         let rows = rows.map(|row| ChangeRow::from_row(&row)).collect::<sqlx::Result<Vec<_>>>()?;
-        let (changes, position) = if let Some(changes) = follow(self.position, &rows, ROWS_MAX) {
-            (Changes::numbered(before, changes), rows.last().map_or(self.position, |row| row.sequence))
+        let followed = follow_from(self.position, self.last.as_ref(), &rows, ROWS_MAX);
+        let (changes, position, last) = if let Some(changes) = followed {
+            let last = rows.into_iter().next_back();
+            let position = last.as_ref().map_or(self.position, |row| row.sequence);
+            (Changes::numbered(before, changes), position, last)
         } else {
             let newest = newest(&mut self.connection).await?;
-            (Changes::everything(before, sequence(newest)), newest)
+            (Changes::everything(before, sequence(newest)), newest, None)
         };
-        self.version = Some(version);
-        self.position = position;
+        (self.version, self.position, self.last) = (Some(version), position, last);
         Ok(changes)
     }
 }
