@@ -45,7 +45,8 @@ impl World {
     fn new(count: Option<u32>, clients: u32) -> Self {
         let counters = Arc::new(Counters::new(4 << 30).unwrap());
         let rate = count.map(|count| Rate { count, period: DAY });
-        let throttle = |rate| Throttle { name: "bench".to_owned(), rate, by: ThrottleBy::Client };
+        let throttle =
+            |rate| Throttle { name: "bench".to_owned(), rate, by: ThrottleBy::Client, shared: false };
         let throttles: Vec<_> = rate.map(throttle).into_iter().collect();
         let route = RouteFacts { name: "bench", is_open: false, counts_addresses: false };
         let alarm = Arc::new(ProxyAlarm::new(true));

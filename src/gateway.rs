@@ -220,7 +220,7 @@ impl Gateway {
         let has_schemes = plan.authenticator.has_schemes();
         let permit = authorize(authenticated, permission, &head.method, has_schemes, trace)?;
 
-        let admitted = admit(permit, &plan.throttles, head, now.monotonic, trace)?;
+        let admitted = admit(permit, &plan.throttles, head, now.monotonic, trace).await?;
 
         body.borrow()?.limit(plan.body_bytes_max)?;
         match &plan.action {

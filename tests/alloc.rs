@@ -211,6 +211,7 @@ fn throttled(counts: &[u32]) -> Vec<u64> {
         name: format!("{count} an hour"),
         rate: Rate { count: *count, period: Duration::from_hours(1) },
         by: ThrottleBy::Client,
+        shared: false,
     };
     let throttles: Vec<_> = counts.iter().map(throttle).collect();
     let route = RouteFacts { name: "r", is_open: true, counts_addresses: false };

@@ -39,7 +39,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ),
     ("require_https", "accept authenticate config credentials header identity"),
     ("authorize", "authenticate config identity trace"),
-    ("throttle", "accept authenticate authorize clock config identity secret trace"),
+    ("throttle", "accept authenticate authorize cache clock config identity secret trace"),
     ("cors", "accept"),
     ("navigation", "accept"),
     ("login", "authenticate clock credentials password secret store throttle"),

@@ -280,7 +280,7 @@ impl Running {
         let background = TaskTracker::new();
         let Sockets { https: addresses, http: http_addresses, by_core } =
             Sockets::open(&config.listen, inherited, workers)?;
-        let limiting = Limiting::new(config, &options.clock, slow.handle())?;
+        let limiting = Limiting::new(config, &options.clock, slow.handle(), backing.shared.as_ref())?;
         let stop = CancellationToken::new();
         let clock = || Arc::clone(&options.clock);
         background.spawn_on(

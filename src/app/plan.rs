@@ -9,6 +9,7 @@ use crate::authenticate::schemes::basic::Remembered;
 use crate::authenticate::schemes::session::RenewedKeys;
 use crate::authenticate::slow::SlowSide;
 use crate::authenticate::{Authenticator, AuthenticatorOptions};
+use crate::cache::redis::SharedCache;
 use crate::clock::Clock;
 use crate::config::{
     self, BadCredentials, Config, Limits, Permission, Preflight, Route, SchemeConfig, Share,
@@ -233,6 +234,8 @@ pub(in crate::app) struct Limiting {
     too_many: Arc<WaitingRoom>,
     kept: Kept,
     clock: Arc<dyn Clock>,
+    /// Counts for all replicas.
+    shared: Option<SharedCache>,
 }
 
 /// What schemes remember, whatever the plan.
@@ -263,20 +266,23 @@ impl Limiting {
         config: &Config,
         clock: &Arc<dyn Clock>,
         slow: &Handle,
+        shared: Option<&SharedCache>,
     ) -> Result<Self, NoRandomness> {
         let bytes = config.limits.throttle_bytes;
+        let guard = Guard::new(&config.authentication.guard, bytes)?.sharing(shared.cloned(), slow);
         Ok(Self {
             lookups: lookups(&config.limits, slow),
             store_pending: config.limits.store_pending,
             logins: login_places(&config.limits, slow),
             exposures: Arc::new(Semaphore::new(PENDING_MAX)),
             counters: Arc::new(Counters::new(Guard::rest_of(bytes))?),
-            guard: Arc::new(Guard::new(&config.authentication.guard, bytes)?),
+            guard: Arc::new(guard),
             alarm: Arc::new(ProxyAlarm::new(!config.clients.trusted_proxies.is_empty())),
             bodies: Arc::default(),
             too_many: Arc::default(),
             kept: Kept { remembered: Arc::new(Remembered::new()?), renewed: Arc::default() },
             clock: Arc::clone(clock),
+            shared: shared.cloned(),
         })
     }
 
@@ -296,6 +302,7 @@ impl Limiting {
             bodies: Arc::clone(&self.bodies),
             too_many: Arc::clone(&self.too_many),
             kept: self.kept.clone(),
+            shared: self.shared.clone(),
         }
     }
 
@@ -321,7 +328,12 @@ impl Limiting {
             counts_addresses: route.checks_passwords(&config.authentication.schemes)
                 && self.guard.uses_addresses(),
         };
-        Throttles::new(&self.counters, &self.alarm, facts, throttles(config, route))
+        let named = || throttles(config, route);
+        Throttles::new(&self.counters, &self.alarm, facts, named()).sharing(
+            self.shared.as_ref(),
+            facts,
+            named(),
+        )
     }
 }
 

@@ -40,8 +40,8 @@ pub(in crate::app) async fn open(
             // Boxed: each driver's part of it is large.
             Box::pin(Django::open(path, sqlite_options(config), own, settings, clock.unix())).await
         }
-        StoreUrl::Server(_) => {
-            Err(StoreError::NotAdoptable("Django's database is read from SQLite alone so far".to_owned()))
+        StoreUrl::Server(server) => {
+            Box::pin(Django::connect(server, &server_options(config), own, settings, clock.unix())).await
         }
     };
     Ok(Arc::new(store.map_err(failed(url))?))

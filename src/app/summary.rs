@@ -101,8 +101,8 @@ fn log_schemes(config: &Config) {
 }
 
 fn log_throttles(config: &Config) {
-    for Throttle { name, rate, by } in &config.throttles {
-        tracing::info!(name, count = rate.count, period_s = rate.period.as_secs(), by = ?by, "throttle");
+    for Throttle { name, rate, by, shared } in &config.throttles {
+        tracing::info!(name, count = rate.count, period_s = rate.period.as_secs(), by = ?by, shared, "throttle");
     }
     let guard = &config.authentication.guard;
     let guards = config.routes.iter().any(|route| route.checks_passwords(&config.authentication.schemes));

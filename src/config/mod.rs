@@ -76,7 +76,7 @@ pub use crate::config::share::Share;
 pub use crate::config::starter::Starter;
 pub use crate::config::store::{Layout, Store, StoreUrl};
 pub use crate::config::suggest::nearest;
-pub use crate::config::throttle::{Rate, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
+pub use crate::config::throttle::{Rate, SHARED_COUNT_MAX, THROTTLES_OF_ROUTE_MAX, Throttle, ThrottleBy};
 pub use crate::config::tls::{CertificateFiles, Hsts, PEM_BYTES_MAX, Tls, TlsVersion};
 pub use crate::config::tokens::{OnExposedToken, Tokens};
 pub use crate::config::traces::Traces;
@@ -252,7 +252,8 @@ impl Config {
         let is_django = store.layout.is_django();
         let (authentication, defaults, guards_off) =
             Authentication::from_raw(raw.authentication, is_django, problems);
-        let (throttles, throttle_spans) = read_throttles(raw.throttles, problems);
+        let has_redis = raw.redis.is_some() || problems.is_lost(&["redis"]);
+        let (mut throttles, throttle_spans, shared) = read_throttles(raw.throttles, problems);
         let mut upstreams: Vec<_> = raw.upstreams.into_iter().collect();
         upstreams.sort_by_key(|(name, _)| name.span().start);
         let spans: Vec<_> = upstreams.iter().map(|(name, _)| name.span()).collect();
@@ -269,6 +270,7 @@ impl Config {
         let routes = read_routes(raw.routes, &context, problems);
         warn_unused(&upstreams, &spans, &routes, problems);
         warn_unused_throttles(&throttles, &throttle_spans, &routes, problems);
+        throttle::share(&mut throttles, &shared, &routes, has_redis, problems);
         if routes.iter().any(|route| route.checks_passwords(&authentication.schemes)) {
             guard::warn_of(&guards_off, problems);
         }
@@ -353,10 +355,16 @@ fn read_routes(
 fn read_throttles(
     raw: BTreeMap<Spanned<String>, raw::Throttle>,
     problems: &mut Problems,
-) -> (Vec<Throttle>, Vec<Range<usize>>) {
+) -> (Vec<Throttle>, Vec<Range<usize>>, throttle::Shared) {
     let mut raw: Vec<_> = raw.into_iter().collect();
     raw.sort_by_key(|(name, _)| name.span().start);
-    raw.into_iter().map(|(name, raw)| (Throttle::from_raw(&name, raw, problems), name.span())).unzip()
+    let (mut throttles, mut spans, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, mut raw) in raw {
+        shared.push(raw.shared.take());
+        throttles.push(Throttle::from_raw(&name, raw, problems));
+        spans.push(name.span());
+    }
+    (throttles, spans, shared)
 }
 
 /// The smallest useful file.

@@ -280,6 +280,7 @@ pub(super) struct Limits {
 pub(super) struct Throttle {
     pub(super) rate: Option<Entry<Rate>>,
     pub(super) by: Option<Entry<ThrottleBy>>,
+    pub(super) shared: Option<Entry<bool>>,
 }
 
 /// `[upstreams.NAME]`

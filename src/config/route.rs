@@ -177,8 +177,12 @@ impl Route {
         let is_basic = |index: &usize| {
             schemes.get(*index).is_some_and(|scheme| matches!(scheme.kind, SchemeConfig::Basic { .. }))
         };
+        self.logs_in() || self.schemes.iter().any(is_basic)
+    }
+
+    /// Whether it is for logging in, and for nothing else.
+    pub fn logs_in(&self) -> bool {
         matches!(self.action, Action::ObtainToken { .. } | Action::Login { .. })
-            || self.schemes.iter().any(is_basic)
     }
 
     /// The route; `None` if nothing is left of it but faults.

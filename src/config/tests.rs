@@ -1619,11 +1619,13 @@ fn throttles_are_named_and_listed() {
             name: "login".to_owned(),
             rate: Rate { count: 5, period: minute },
             by: ThrottleBy::Client,
+            shared: false,
         },
         Throttle {
             name: "all".to_owned(),
             rate: Rate { count: 10, period: Duration::from_secs(1) },
             by: ThrottleBy::Route,
+            shared: false,
         },
     ];
     assert_eq!(config.throttles, expected);
@@ -1650,6 +1652,39 @@ fn faulty_throttles_are_reported() {
     let names: Vec<_> = (0..17).map(|n| format!("'t{n}'")).collect();
     let text = route(&many.concat(), &format!("[{}]", names.join(", ")));
     assert_error(&text, 40, 13, &["at most 16 throttles"]);
+}
+
+const REDIS: &str = "[deployment]\nkey = { env = 'KEY' }\n[redis]\nurl = 'redis://127.0.0.1'\n";
+
+#[test]
+fn throttles_of_logins_are_shared_where_there_is_a_redis() {
+    let login = "[routes.t]\npath = \"/t\"\nhandler = \"obtain-token\"\nthrottles = [\"login\"]\n";
+    let hot = format!("{GOOD}throttles = ['login']\n");
+    let is_shared = |text: String| good(&text).config.throttles[0].shared;
+    assert!(is_shared(format!("{REDIS}{LOGIN}{login}")));
+    assert!(!is_shared(format!("{LOGIN}{login}")), "no Redis");
+    assert!(!is_shared(format!("{REDIS}{LOGIN}{hot}")), "each request would ask Redis");
+    assert!(!is_shared(format!("{REDIS}{LOGIN}{login}{hot}")), "another route has it, too");
+    assert!(!is_shared(format!("{REDIS}{LOGIN}{GOOD}")), "no route has it");
+    let large = "[throttles.login]\nrate = '1001/day'\n";
+    assert!(!is_shared(format!("{REDIS}{large}{login}")), "too many times to keep");
+    // What the file says counts.
+    assert!(!is_shared(format!("{REDIS}{LOGIN}shared = false\n{login}")));
+    assert!(is_shared(format!("{REDIS}{LOGIN}shared = true\n{hot}")));
+}
+
+#[test]
+fn throttles_that_cannot_be_shared_are_reported() {
+    let route = |lines: &str| format!("{}throttles = ['a']\n", with(lines));
+    let shared = |rate: &str| format!("[throttles.a]\nrate = '{rate}'\nshared = true");
+    assert_error(&route(&shared("5/s")), 3, 10, &["needs a Redis", "add [redis]", "shared = false"]);
+    let large = route(&format!("{}\n{REDIS}", shared("1001/s")));
+    assert_error(&large, 3, 10, &["more than 1000 cannot be shared", "smaller rate"]);
+    assert_error(&route("[throttles.a]\nrate = '5/s'\nshared = 'yes'"), 3, 10, &["true"]);
+    // A Redis with faults is one all the same.
+    let faulty = "[redis]\nurl = 'http://127.0.0.1'";
+    let problems = problems(&route(&format!("{}\n{faulty}", shared("5/s"))));
+    assert!(problems.iter().all(|problem| !problem.message.contains("needs a Redis")), "{problems:?}");
 }
 
 #[test]

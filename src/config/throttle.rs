@@ -10,8 +10,9 @@ use toml::Spanned;
 
 use crate::config::problem::{Fault, Problems, quote, quote_all};
 use crate::config::raw;
+use crate::config::route::Route;
 use crate::config::suggest;
-use crate::config::value::{List, Written, check_name, one_of, unexpected};
+use crate::config::value::{Entry, List, Written, check_name, one_of, unexpected};
 
 /// A rate under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Throttle {
     pub rate: Rate,
     /// Whose requests are counted together.
     pub by: ThrottleBy,
+    /// Whether all replicas count together, in Redis; otherwise each process counts for itself.
+    pub shared: bool,
 }
 
 /// So many in each period.
@@ -58,6 +61,9 @@ impl ThrottleBy {
 
 /// Throttles of one route at most: each is a look-up on every request.
 pub const THROTTLES_OF_ROUTE_MAX: usize = 16;
+
+/// The largest number of a rate that replicas can share: the time of each request is kept.
+pub const SHARED_COUNT_MAX: u32 = 1000;
 
 /// The largest number of a rate.
 const RATE_COUNT_MAX: u32 = 1_000_000;
@@ -119,6 +125,40 @@ impl Throttle {
             name: name_text.to_owned(),
             rate: raw.rate.map_or(none, |rate| rate.value),
             by: raw.by.map(|by| by.value).unwrap_or_default(),
+            // Decided when the routes are known.
+            shared: false,
+        }
+    }
+}
+
+/// What the file says of `shared`, in the order of the throttles.
+pub(super) type Shared = Vec<Option<Entry<bool>>>;
+
+/// Decides which throttles are shared. By default those that logins alone are counted by, where there is a Redis: each
+/// request that they count costs a question to it.
+pub(super) fn share(
+    throttles: &mut [Throttle],
+    written: &Shared,
+    routes: &[Route],
+    has_redis: bool,
+    problems: &mut Problems,
+) {
+    for (index, (throttle, written)) in throttles.iter_mut().zip(written).enumerate() {
+        let is_small = throttle.rate.count <= SHARED_COUNT_MAX;
+        let Some(written) = written else {
+            let mut users = routes.iter().filter(|route| route.throttles.contains(&index)).peekable();
+            let is_used = users.peek().is_some();
+            throttle.shared = has_redis && is_small && is_used && users.all(Route::logs_in);
+            continue;
+        };
+        throttle.shared = written.value;
+        if written.value && !has_redis {
+            let fault = Fault::new("`shared` needs a Redis, where replicas count together");
+            problems.error(&written.span, fault.help("add [redis] with its `url`, or write shared = false"));
+        } else if written.value && !is_small {
+            let fault = Fault::new(format!("a rate of more than {SHARED_COUNT_MAX} cannot be shared"));
+            let help = "the time of each request is kept: write a smaller rate of a shorter period, or shared = false";
+            problems.error(&written.span, fault.help(help));
         }
     }
 }

@@ -22,6 +22,10 @@ const COUNTER_BYTES: usize = 112;
 const PLACES_KEPT: usize = 64;
 /// Counters that have ended and are looked for at each hit.
 const ENDED_PER_HIT: usize = 2;
+/// The part of a period by which two counts of the same requests may differ.
+const SLACK: u32 = 8;
+/// And the longest time.
+const SLACK_MAX: Duration = Duration::from_secs(1);
 
 type Seeded = foldhash::fast::RandomState;
 
@@ -30,13 +34,15 @@ type Seeded = foldhash::fast::RandomState;
 enum Counter {
     Log(SlidingLog),
     Gcra(Gcra),
+    /// Of so many there are none left until then, it was said elsewhere.
+    Full(u32, Monotonic),
 }
 
 impl Counter {
     fn bytes(&self) -> usize {
         match self {
             Self::Log(log) => COUNTER_BYTES.saturating_add(log.bytes()),
-            Self::Gcra(_) => COUNTER_BYTES,
+            Self::Gcra(_) | Self::Full(..) => COUNTER_BYTES,
         }
     }
 
@@ -44,6 +50,7 @@ impl Counter {
         match self {
             Self::Log(log) => log.ends(),
             Self::Gcra(gcra) => gcra.ends(),
+            Self::Full(_, until) => *until,
         }
     }
 }
@@ -108,12 +115,61 @@ impl Counters {
         if rate.count > LOG_MAX {
             return self.hit_gcra(key, rate, now).map_err(Some);
         }
+        self.with_log(key, now, |log| log.hit(rate, now))
+    }
+
+    /// One request that was found within the rate elsewhere, where others count, too; see
+    /// [`SlidingLog::hit_leniently`].
+    ///
+    /// # Errors
+    /// If it is not within the rate by what is known here alone: there, counters were lost.
+    pub(in crate::throttle) fn hit_leniently(
+        &self,
+        key: Key,
+        rate: Rate,
+        now: Monotonic,
+    ) -> Result<(), Option<Duration>> {
+        let slack = (rate.period / SLACK).min(SLACK_MAX);
+        self.with_log(key, now, |log| log.hit_leniently(rate, now, slack))
+    }
+
+    /// Notes that there are none left of a rate for so long.
+    pub(in crate::throttle) fn note_full(&self, key: Key, rate: Rate, now: Monotonic, wait: Duration) {
+        self.with(key, now, |counter| *counter = Counter::Full(rate.count, now.plus(wait)));
+    }
+
+    /// For how long there are none left, if that was noted.
+    pub(in crate::throttle) fn full(&self, key: Key, rate: Rate, now: Monotonic) -> Option<Duration> {
+        let shard = self.shard(key)?.lock();
+        match shard.counters.get(&key) {
+            Some(Counter::Full(count, until)) if *count == rate.count => Some(until.since(now)),
+            _ => None,
+        }
+        .filter(|wait| !wait.is_zero())
+    }
+
+    /// Whether one more would be refused by GCRA now; nothing is counted.
+    ///
+    /// # Errors
+    /// If so; with the wait.
+    pub(in crate::throttle) fn peek(&self, key: Key, rate: Rate, now: Monotonic) -> Result<(), Duration> {
+        let Some(shard) = self.shard(key) else { return Ok(()) };
+        match shard.lock().counters.get(&key) {
+            Some(Counter::Gcra(gcra)) => {
+                let mut gcra = *gcra;
+                gcra.hit(rate, now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn with_log<T>(&self, key: Key, now: Monotonic, act: impl FnOnce(&mut SlidingLog) -> T) -> T {
         self.with(key, now, |counter| match counter {
-            Counter::Log(log) => log.hit(rate, now),
+            Counter::Log(log) => act(log),
             // The rate was larger before.
-            Counter::Gcra(_) => {
+            Counter::Gcra(_) | Counter::Full(..) => {
                 let mut log = SlidingLog::default();
-                let answer = log.hit(rate, now);
+                let answer = act(&mut log);
                 *counter = Counter::Log(log);
                 answer
             }
@@ -133,7 +189,7 @@ impl Counters {
         let shard = self.shard(key).map(|shard| shard.lock());
         match shard.as_ref().and_then(|shard| shard.counters.get(&key)) {
             Some(Counter::Gcra(gcra)) => gcra.level(rate, now),
-            Some(Counter::Log(_)) | None => 0,
+            Some(Counter::Log(_) | Counter::Full(..)) | None => 0,
         }
     }
 
@@ -149,7 +205,7 @@ impl Counters {
         self.with(key, now, |counter| {
             let mut gcra = match counter {
                 Counter::Gcra(gcra) => *gcra,
-                Counter::Log(_) => Gcra::default(),
+                Counter::Log(_) | Counter::Full(..) => Gcra::default(),
             };
             let answer = act(&mut gcra);
             *counter = Counter::Gcra(gcra);
@@ -286,6 +342,33 @@ mod tests {
         assert!(counters.hit(key(&counters, 2), rate(1001), half).is_ok());
         assert!(counters.hit(key(&counters, 1), rate(1000), later).is_ok());
         assert_counted(&counters);
+    }
+
+    #[test]
+    fn what_is_full_elsewhere_is_so_for_its_time_and_rate() {
+        let counters = Counters::new(1 << 20).unwrap();
+        let key = key(&counters, 1);
+        assert_eq!(counters.full(key, rate(5), NOW), None);
+        counters.note_full(key, rate(5), NOW, Duration::from_secs(10));
+        let after = |seconds| NOW.plus(Duration::from_secs(seconds));
+        assert_eq!(counters.full(key, rate(5), after(4)), Some(Duration::from_secs(6)));
+        assert_eq!(counters.full(key, rate(6), after(4)), None, "another rate");
+        assert_eq!(counters.full(key, rate(5), after(10)), None);
+        assert_counted(&counters);
+    }
+
+    #[test]
+    fn peeking_says_what_a_hit_would_and_counts_nothing() {
+        let counters = Counters::new(1 << 20).unwrap();
+        let key = key(&counters, 1);
+        for _ in 0..5 {
+            assert_eq!(counters.peek(key, rate(5), NOW), Ok(()));
+            assert_eq!(counters.hit_gcra(key, rate(5), NOW), Ok(()));
+        }
+        for _ in 0..2 {
+            assert_eq!(counters.peek(key, rate(5), NOW), Err(Duration::from_secs(12)));
+        }
+        assert_eq!(counters.hit_gcra(key, rate(5), NOW.plus(Duration::from_secs(12))), Ok(()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(in crate::throttle) struct Gcra(Monotonic);
 
 /// One's share of the period.
-fn interval(rate: Rate) -> Duration {
+pub(in crate::throttle) fn interval(rate: Rate) -> Duration {
     rate.period / rate.count.max(1)
 }
 
@@ -39,14 +39,19 @@ impl Gcra {
 
     /// How many count at `now`.
     pub(in crate::throttle) fn level(self, rate: Rate, now: Monotonic) -> u32 {
-        let interval = interval(rate).as_nanos().max(1);
-        u32::try_from(self.0.since(now).as_nanos().div_ceil(interval)).unwrap_or(u32::MAX)
+        level(rate, self.0.since(now))
     }
 
     /// When nothing counts any more.
     pub(in crate::throttle) fn ends(self) -> Monotonic {
         self.0
     }
+}
+
+/// How many count if all is forgiven after `ahead`.
+pub(in crate::throttle) fn level(rate: Rate, ahead: Duration) -> u32 {
+    let interval = interval(rate).as_nanos().max(1);
+    u32::try_from(ahead.as_nanos().div_ceil(interval)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

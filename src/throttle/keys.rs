@@ -49,6 +49,53 @@ pub(in crate::throttle) enum Subject<'a> {
     Name(&'a str),
 }
 
+impl Subject<'_> {
+    /// Its kind, and what tells it from others of this kind.
+    fn append_to(self, add: &mut impl FnMut(&[u8])) {
+        match self {
+            Self::Address(address) => match address.to_canonical() {
+                IpAddr::V4(address) => {
+                    add(b"4");
+                    add(&address.octets());
+                }
+                IpAddr::V6(address) => {
+                    add(b"6");
+                    add(&network(address));
+                }
+            },
+            Self::User(UserId(id)) => {
+                add(b"u");
+                add(&id.to_le_bytes());
+            }
+            Self::Credential(CredentialId(id)) => {
+                add(b"c");
+                add(&id.to_le_bytes());
+            }
+            Self::Name(name) => {
+                add(b"n");
+                add(name.as_bytes());
+            }
+        }
+    }
+}
+
+/// What all replicas call a counter; whoever stores it makes a digest of it.
+pub(in crate::throttle) fn shared_name(scope: &[&str], subjects: &[Subject<'_>]) -> Vec<u8> {
+    let mut name = Vec::new();
+    let mut part = |part: &[u8]| {
+        // With their lengths, so that no two mean the same bytes.
+        name.extend_from_slice(&part.len().to_le_bytes());
+        name.extend_from_slice(part);
+    };
+    for word in scope {
+        part(word.as_bytes());
+    }
+    for subject in subjects {
+        subject.append_to(&mut part);
+    }
+    name
+}
+
 /// Makes keys.
 pub(in crate::throttle) struct Seed([u8; BYTES]);
 
@@ -81,30 +128,7 @@ impl Seed {
         let mut bytes: SmallVec<[u8; 64]> = SmallVec::new();
         bytes.extend_from_slice(&self.0);
         bytes.extend_from_slice(&scope.0);
-        match subject {
-            Subject::Address(address) => match address.to_canonical() {
-                IpAddr::V4(address) => {
-                    bytes.push(4);
-                    bytes.extend_from_slice(&address.octets());
-                }
-                IpAddr::V6(address) => {
-                    bytes.push(6);
-                    bytes.extend_from_slice(&network(address));
-                }
-            },
-            Subject::User(UserId(id)) => {
-                bytes.push(b'u');
-                bytes.extend_from_slice(&id.to_le_bytes());
-            }
-            Subject::Credential(CredentialId(id)) => {
-                bytes.push(b'c');
-                bytes.extend_from_slice(&id.to_le_bytes());
-            }
-            Subject::Name(name) => {
-                bytes.push(b'n');
-                bytes.extend_from_slice(name.as_bytes());
-            }
-        }
+        subject.append_to(&mut |part| bytes.extend_from_slice(part));
         // `first_chunk` of 32 bytes is never `None`.
         Key(Digest::of(&bytes).0.first_chunk().copied().unwrap_or_default())
     }
@@ -132,6 +156,25 @@ mod tests {
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
+    }
+
+    #[test]
+    fn shared_names_are_the_same_everywhere_and_differ_by_scope_and_subject() {
+        let (one, name) = (address("192.0.2.1"), Subject::Name("alice"));
+        let mut names = vec![
+            shared_name(&["throttle", "a"], &[one]),
+            shared_name(&["throttle", "b"], &[one]),
+            shared_name(&["guard", "a"], &[one]),
+            shared_name(&["throttle", "a"], &[name]),
+            shared_name(&["throttle", "a"], &[name, one]),
+            shared_name(&["throttle", "a"], &[one, name]),
+            shared_name(&["throttle"], &[Subject::Name("a"), one]),
+            shared_name(&["throttle", "a", "4"], &[]),
+        ];
+        assert_eq!(names[0], shared_name(&["throttle", "a"], &[address("::ffff:192.0.2.1")]));
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 8);
     }
 
     #[test]

@@ -27,9 +27,7 @@ impl SlidingLog {
     pub(in crate::throttle) fn hit(&mut self, rate: Rate, now: Monotonic) -> Result<(), Option<Duration>> {
         // Requests that wait for the store overtake each other by a little; the log stays in order.
         let now = self.times.back().map_or(now, |newest| now.max(*newest));
-        while self.times.front().is_some_and(|oldest| oldest.plus(rate.period) <= now) {
-            self.times.pop_front();
-        }
+        self.forget(rate, now);
         let number = usize::try_from(rate.count.min(LOG_MAX)).unwrap_or(usize::MAX);
         let free = number.saturating_sub(self.times.len());
         if free > 0 {
@@ -38,10 +36,29 @@ impl SlidingLog {
             self.ends = now.plus(rate.period);
             return Ok(());
         }
-        let oldest = self.times.front();
-        let remaining = oldest.map_or(rate.period, |oldest| oldest.plus(rate.period).since(now));
-        // Without a free place there is one to share the wait, or none at all.
-        Err((self.times.len() == number).then_some(remaining))
+        let oldest = self.times.front().map(|oldest| now.since(*oldest));
+        Err(wait(rate, self.times.len(), oldest))
+    }
+
+    /// The same for a request that was counted elsewhere, too, and found within the rate there: what leaves within
+    /// `slack` has left. Clocks and the way there differ by as much.
+    ///
+    /// # Errors
+    /// See there.
+    pub(in crate::throttle) fn hit_leniently(
+        &mut self,
+        rate: Rate,
+        now: Monotonic,
+        slack: Duration,
+    ) -> Result<(), Option<Duration>> {
+        self.forget(rate, now.plus(slack));
+        self.hit(rate, now)
+    }
+
+    fn forget(&mut self, rate: Rate, now: Monotonic) {
+        while self.times.front().is_some_and(|oldest| oldest.plus(rate.period) <= now) {
+            self.times.pop_front();
+        }
     }
 
     /// Doubles, but never has more places than the rate's number.
@@ -60,6 +77,15 @@ impl SlidingLog {
     pub(in crate::throttle) fn bytes(&self) -> usize {
         self.times.capacity().saturating_mul(size_of::<Monotonic>())
     }
+}
+
+/// How long a full log refuses, as `SimpleRateThrottle.wait` of DRF 3.18 computes it; wherever the log is. `None`: it
+/// holds more than the rate allows.
+pub(in crate::throttle) fn wait(rate: Rate, held: usize, oldest: Option<Duration>) -> Option<Duration> {
+    let remaining = rate.period.saturating_sub(oldest.unwrap_or_default());
+    let number = usize::try_from(rate.count.min(LOG_MAX)).unwrap_or(usize::MAX);
+    // Without a free place there is one to share the wait, or none at all.
+    (held == number).then_some(remaining)
 }
 
 #[cfg(test)]
@@ -112,6 +138,21 @@ mod tests {
         }
         assert_eq!(log.hit(rate(2, 60), at(1)), Err(None));
         assert_eq!(log.hit(rate(3, 60), at(1)), Err(Some(Duration::from_nanos(60 * SECOND - 1))));
+    }
+
+    #[test]
+    fn what_leaves_in_a_moment_has_left_for_what_was_counted_elsewhere() {
+        let mut log = SlidingLog::default();
+        let slack = Duration::from_secs(1);
+        assert_eq!(log.hit_leniently(rate(1, 60), at(0), slack), Ok(()));
+        let early = at(59 * SECOND - 1);
+        assert_eq!(log.hit_leniently(rate(1, 60), early, slack), Err(Some(Duration::from_nanos(SECOND + 1))));
+        assert_eq!(log.hit_leniently(rate(1, 60), at(59 * SECOND), slack), Ok(()));
+        assert_eq!(
+            log.hit(rate(1, 60), at(118 * SECOND)),
+            Err(Some(Duration::from_secs(1))),
+            "recorded as it was"
+        );
     }
 
     #[test]

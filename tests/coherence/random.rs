@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides (SplitMix64).
+//! Random numbers that a seed decides (`SplitMix64`).
 
 pub(crate) struct Random(u64);
 

@@ -279,6 +279,7 @@ struct Entry {
     confirmed: Monotonic,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Replica<R> {
     life: u32,
     machine: Coherence<R>,
@@ -357,6 +358,15 @@ fn digest(token: usize) -> Digest {
     Digest(bytes)
 }
 
+fn user_id(user: usize) -> UserId {
+    UserId(i64::try_from(user).unwrap())
+}
+
+/// As good as a clock that counts seconds.
+fn seconds(now: Micros) -> UnixSeconds {
+    UnixSeconds(now.cast_signed())
+}
+
 fn user_of(token: usize) -> usize {
     token % USERS
 }
@@ -408,7 +418,7 @@ impl<R: Rules> Replica<R> {
         match command {
             Command::Drop(change, number) => self.drop(change, number),
             Command::Begin(after) => self.seen.begin(after),
-            Command::TakeBack => self.seen.take_back(UnixSeconds(now as i64)),
+            Command::TakeBack => self.seen.take_back(seconds(now)),
             Command::Void(known) => {
                 if let Some(known) = known {
                     self.seen.begin(known);
@@ -428,7 +438,7 @@ impl<R: Rules> Replica<R> {
             let user = user_of(token);
             let hash = match change {
                 Change::Credential(of) if of == digest(token) => token_hash(token),
-                Change::User(of) if of == UserId(user as i64) => user_hash(user),
+                Change::User(of) if of == user_id(user) => user_hash(user),
                 _ => continue,
             };
             self.seen.mark(hash, number, UnixSeconds(0));
@@ -534,13 +544,13 @@ impl<R: Rules> World<R> {
         self.replicas[number] = Replica {
             life,
             has_sql,
-            has_redis,
-            sql_spell,
-            redis_spell,
-            server,
-            is_slow,
             sql_since,
             quick_since,
+            sql_spell,
+            is_slow,
+            has_redis,
+            redis_spell,
+            server,
             ..Replica::new(publisher)
         };
         let reads = self.random.below(INTERVAL);
@@ -673,10 +683,10 @@ impl<R: Rules> World<R> {
                     self.after(wait, Step::PresenceAtServer { replica, life, number, server });
                 }
             }
-            Step::PresenceAtServer { replica, life, number, server } if self.is_alive(replica, life) => {
-                if self.replicas[replica].has_redis {
-                    self.tell(self.replicas[replica].publisher, number, server, &Changes::none());
-                }
+            Step::PresenceAtServer { replica, life, number, server }
+                if self.is_alive(replica, life) && self.replicas[replica].has_redis =>
+            {
+                self.tell(self.replicas[replica].publisher, number, server, &Changes::none());
             }
             Step::Fault => self.fault(),
             Step::SqlBack { replica, spell } if self.replicas[replica].sql_spell == spell => {
@@ -804,7 +814,7 @@ impl<R: Rules> World<R> {
                 if replica.connection == Some(connection) {
                     replica.last_beat = self.now;
                 }
-                self.on(number, &Event::Beat { connection, sent: monotonic(sent) });
+                self.on(number, &Event::Beat { sent: monotonic(sent) });
             }
             Message::Changes { publisher, number: count, changes } => {
                 if replica.connection != Some(connection) {
@@ -890,8 +900,7 @@ impl<R: Rules> World<R> {
         let replica = &mut self.replicas[load.replica];
         let hashes = [token_hash(load.token), user_hash(user_of(load.token))];
         let now = monotonic(self.now);
-        if value.is_some_and(|value| replica.seen.holds(value.as_of, UnixSeconds(value.read as i64), hashes))
-        {
+        if value.is_some_and(|value| replica.seen.holds(value.as_of, seconds(value.read), hashes)) {
             let confirmed = if R::VALUES_AS_OF_PROOF { replica.trust.proved() } else { now };
             let is_good = replica.trust.is_believed(confirmed, now, duration(STALE));
             if is_good && !replica.is_overtaken(&load) {
@@ -1006,9 +1015,9 @@ impl<R: Rules> World<R> {
                 if std::mem::replace(&mut self.store.user_revoked[user], true) {
                     return;
                 }
-                Change::User(UserId(user as i64))
+                Change::User(user_id(user))
             }
-            What::Harmless(user) => Change::User(UserId(user as i64)),
+            What::Harmless(user) => Change::User(user_id(user)),
         };
         self.store.log.push(change);
         let wait = self.store_latency(act.replica);
@@ -1049,8 +1058,8 @@ impl<R: Rules> World<R> {
                 let value = Value { as_of: version, read: self.now, is_tombstone: true };
                 self.servers[server].values.insert(token, value);
             }
-            let publisher = act.command.unwrap_or(self.replicas[act.replica].publisher);
-            self.tell(publisher, number, server, changes);
+            let by = act.command.unwrap_or(self.replicas[act.replica].publisher);
+            self.tell(by, number, server, changes);
         }
         let wait = self.latency();
         self.after(wait, Step::PublishAnswer { act, committed, told, published });
@@ -1083,7 +1092,8 @@ impl<R: Rules> World<R> {
         let count = if self.random.once_in(3) { several } else { 1 };
         let kind = self.random.below(9);
         let first = self.random.index(self.replicas.len());
-        let length = self.random.between(50 * MILLI, 5 * SECOND);
+        let longest = if self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
+        let length = self.random.between(50 * MILLI, longest);
         for offset in 0..count {
             let number = (first + offset) % self.replicas.len();
             match kind {
@@ -1128,7 +1138,7 @@ impl<R: Rules> World<R> {
         self.servers.push(server);
         self.primary = self.servers.len() - 1;
         for number in 0..self.replicas.len() {
-            if self.replicas[number].connection.is_some() && !self.random.once_in(6) {
+            if self.replicas[number].connection.is_some() && self.random.once_in(2) {
                 self.lose_stream(number);
             }
         }
@@ -1154,7 +1164,7 @@ impl<R: Rules> World<R> {
     fn violated(&self, number: usize, token: usize, revoked: Revoked, how: &str) -> Option<&'static str> {
         let replica = &self.replicas[number];
         let late = self.now - revoked.at;
-        let named = [Change::Credential(digest(token)), Change::User(UserId(user_of(token) as i64))];
+        let named = [Change::Credential(digest(token)), Change::User(user_id(user_of(token)))];
         let is_noticed = replica.losses.iter().any(|loss| {
             let is_of_it = loss.changes.changes.iter().any(|change| named.contains(change));
             is_of_it && loss.noticed.is_some_and(|at| at + BOUND < self.now)

@@ -244,11 +244,11 @@ fn answers_are_those_of_django_rest_framework() {
     assert_eq!(failed, 0, "cases failed");
 }
 
-/// With Django's own database, and everything that is in it.
-fn replay_with_django(cases: &str, passed: &str, skipped: &str) {
+/// With Django's own database, and everything that is in it; the options say where that is.
+fn replay_with_django(options: &[&str], cases: &str, passed: &str, skipped: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut script = Command::new(root.join("scripts/conformance"));
-    script.arg(root.join("tests/conformance").join(cases)).arg("--exact-bytes");
+    script.args(options).arg(root.join("tests/conformance").join(cases)).arg("--exact-bytes");
     let replayed = script.env("DOORWARD_BIN", env!("CARGO_BIN_EXE_doorward")).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&replayed.stdout), String::from_utf8_lossy(&replayed.stderr));
     eprintln!("{out}\n{err}");
@@ -260,11 +260,17 @@ fn replay_with_django(cases: &str, passed: &str, skipped: &str) {
 
 #[test]
 fn answers_are_those_of_the_recorded_site() {
-    replay_with_django("cases.jsonl", "294 passed, 0 failed", "18 skipped");
+    replay_with_django(&[], "cases.jsonl", "294 passed, 0 failed", "18 skipped");
 }
 
 /// What was found by sending much else to the same site.
 #[test]
 fn answers_are_those_of_the_site_in_further_cases() {
-    replay_with_django("more.jsonl", "138 passed, 0 failed", "0 skipped");
+    replay_with_django(&[], "more.jsonl", "138 passed, 0 failed", "0 skipped");
+}
+
+#[test]
+fn answers_are_the_same_with_postgresql() {
+    replay_with_django(&["--postgres"], "cases.jsonl", "294 passed, 0 failed", "18 skipped");
+    replay_with_django(&["--postgres"], "more.jsonl", "138 passed, 0 failed", "0 skipped");
 }

@@ -40,6 +40,7 @@ mod session;
 mod shutdown;
 mod throttle;
 mod tls;
+mod together;
 mod trace;
 #[cfg(feature = "otel")]
 mod traces;

@@ -12,6 +12,7 @@ use crate::harness::program::{Program, make_alice};
 use crate::harness::refusing::RefusingPort;
 use crate::harness::scrape::{ADMIN, admin, ask, ask_socket, becomes, moved, scrape};
 use crate::harness::script::Step;
+use crate::harness::services::redis::Redis;
 use crate::harness::upstream::TestUpstream;
 use crate::harness::world::{ROUTES, Settings, World, on_both, on_http1};
 use crate::trace::traced;
@@ -770,6 +771,45 @@ fn the_end_of_each_certificate_is_told_and_follows_the_files() {
         assert_eq!(scrape(admin).await.value(&series(NAME)), third);
     });
     drop(gateway);
+}
+
+// --- several replicas
+
+#[test]
+fn calls_of_redis_and_revocations_are_measured() {
+    let redis = Redis::start();
+    let sections =
+        format!("[deployment]\nkey = \"{}\"\n[redis]\nurl = \"{}\"\n", "k".repeat(32), redis.url());
+    traced(&settings(&sections), async |world, client, _| {
+        world.becomes("doorward_degraded{part=\"redis\"}", 0.0).await;
+        let before = world.scrape().await;
+        assert_eq!(client.send(world.get("/x")).await.status, 200);
+        world.moved(&before, "doorward_shared_cache_total", &[("result=\"miss\"", 1.0)]).await;
+        let get = "doorward_shared_cache_duration_seconds_count{operation=\"get\"}";
+        assert!(world.scrape().await.value(get) >= 1.0);
+        until("a revocation is measured", async || {
+            world.scrape().await.value("doorward_revocation_seconds_count") >= 1.0
+        })
+        .await;
+        let measured = world.scrape().await;
+        assert_eq!(measured.value("doorward_replicas"), 1.0);
+        assert_eq!(measured.value("doorward_revocation_bound_seconds"), 1.0);
+        // A machine that is busy enough may be late.
+        assert!(
+            measured.value("doorward_revocations_late_total")
+                <= measured.value("doorward_revocation_seconds_count")
+        );
+        let publish = "doorward_shared_cache_errors_total{operation=\"publish\"}";
+        redis.pause();
+        until("calls fail", async || {
+            world.scrape().await.samples.get(publish).is_some_and(|count| *count >= 1.0)
+        })
+        .await;
+        world.becomes("doorward_degraded{part=\"redis\"}", 1.0).await;
+        assert_eq!(client.send(world.get("/x")).await.status, 200);
+        redis.resume();
+        world.becomes("doorward_degraded{part=\"redis\"}", 0.0).await;
+    });
 }
 
 // --- completeness

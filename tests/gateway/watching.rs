@@ -3,12 +3,14 @@
 use crate::harness::client::{Client, Protocol, Request};
 use crate::harness::refusing::RefusingPort;
 use crate::harness::scrape::{ADMIN, Scrape};
+use crate::harness::services::redis::Redis;
 use crate::harness::world::{ROUTES, Settings, World};
 use crate::metrics::change_store;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 type Names = BTreeSet<String>;
 
@@ -39,12 +41,14 @@ pub(crate) fn registered() -> Names {
 
 /// What a gateway has counted to which everything has happened.
 fn busy() -> Scrape {
-    let down = RefusingPort::new();
+    let (down, redis) = (RefusingPort::new(), Redis::start());
     let sections = format!(
-        "{ROUTES}\n[throttles.never]\nrate = \"0/min\"\n\n[upstreams.down]\nservers = [\"http://{}\"]\n\n\
+        "[deployment]\nkey = \"{}\"\n[redis]\nurl = \"{}\"\n{ROUTES}\n[throttles.never]\nrate = \"0/min\"\n\n[upstreams.down]\nservers = [\"http://{}\"]\n\n\
          [routes.never]\npath = \"/never\"\nupstream = \"legacy\"\nthrottles = [\"never\"]\n\n\
          [routes.down]\npath = \"/down\"\nupstream = \"down\"\n\n\
          [routes.login]\npath = \"/login\"\nhandler = \"obtain-token\"\n",
+        "k".repeat(32),
+        redis.url(),
         down.address
     );
     let world = World::start(&Settings { listen: ADMIN, ..Settings::sections(&sections) });
@@ -67,6 +71,12 @@ fn busy() -> Scrape {
         change_store(world, &["ALTER TABLE token RENAME TO gone"]).await;
         assert_eq!(client.send(Request::get("/x").token("nobody's")).await.status, 503);
         change_store(world, &["ALTER TABLE gone RENAME TO token"]).await;
+        redis.pause();
+        world.becomes("doorward_degraded{part=\"redis\"}", 1.0).await;
+        let errors = "doorward_shared_cache_errors_total{operation=\"publish\"}";
+        while !world.scrape().await.samples.contains_key(errors) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         *found.lock() = Some(world.scrape().await);
     });
     found.into_inner().expect("a scrape")

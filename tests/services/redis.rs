@@ -38,7 +38,7 @@ pub(crate) enum Access {
 
 /// What the gateway's user should need: its own keys and channels, nothing that is dangerous.
 pub(crate) const RULES: &str = "~doorward:* &doorward:* -@all +@connection +@read +@write +@pubsub +@scripting \
-     +@transaction -@dangerous +info +role +wait";
+     +@transaction -@dangerous +info +role +wait +time";
 
 /// A running server; also one that was killed and can be started again.
 #[derive(Debug)]

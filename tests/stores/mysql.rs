@@ -1,8 +1,10 @@
 //! The suite on `MariaDB`, and what is `MariaDB`'s own.
 
 use crate::server::{Machine, Site, machines, sites};
+use crate::server::{connect, try_connect};
 use crate::services::mariadb::MariaDb;
-use crate::suite::{Opening, claims};
+use crate::suite::{Done as _, Opening, claims, digest, reported, token, user};
+use doorward::store::{Change, NewToken, NewUser, Store as _, StoreError, TokenStore as _, UserStore as _};
 use sqlx::{Connection as _, MySqlConnection};
 use std::any::Any;
 use std::pin::Pin;
@@ -129,4 +131,69 @@ machines! { Own:
     server_that_hangs_is_unavailable_and_comes_back
     server_that_is_killed_is_unavailable_and_comes_back
     server_that_starts_again_between_two_look_ups_is_not_noticed
+}
+
+#[tokio::test]
+async fn steps_that_were_not_taken_to_their_end_are_taken_again() {
+    let database = Database::new();
+    connect(&database.url()).await.insert_user(user("alice")).await.done();
+    // As if it had been killed in the middle.
+    database.sql(
+        "UPDATE _sqlx_migrations SET success = FALSE; DROP TRIGGER group_deleted; DROP TRIGGER user_deleted; \
+         DROP TABLE membership",
+    );
+    let store = connect(&database.url()).await;
+    let alice = store.find_user("alice").await.unwrap().unwrap().user.id;
+    store.insert_token(token(1, alice)).await.done();
+    let mut feed = store.change_feed().await.unwrap();
+    assert!(store.delete_user(alice).await.done());
+    assert_eq!(reported(&mut feed).await, [Change::Credential(digest(1)), Change::User(alice)]);
+    store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("bob") }).await.done();
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_refused_and_not_cut_off_and_not_quoted() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    let alice = store.insert_user(user("alice")).await.done();
+    let name = "secret".repeat(200);
+    let refused = store.insert_token(NewToken { name, ..token(1, alice) }).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NotWritten(_)), "{refused:?}");
+    assert!(!format!("{refused:?} {refused}").contains("secret"));
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
+    let taken = store.insert_user(user("alice")).await.unwrap_err();
+    assert!(matches!(taken, StoreError::Conflict) && !format!("{taken:?}").contains("alice"));
+}
+
+#[tokio::test]
+async fn more_groups_than_can_be_told_are_an_error_and_not_fewer_groups() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    let groups = (0..4000).map(|number| format!("{number:0>140}")).collect();
+    let alice = store.insert_user(NewUser { groups, ..user("alice") }).await.done();
+    let found = store.find_user("alice").await;
+    assert!(matches!(found, Err(StoreError::Unreadable(_))), "{found:?}");
+    assert!(store.set_groups(alice, vec!["g".to_owned()]).await.done());
+    assert!(store.find_user("alice").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_url_without_a_database_is_refused() {
+    let database = Database::new();
+    let url = database.url().replace(&database.0.name, "another");
+    let refused = try_connect(&url).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_) | StoreError::NotAdoptable(_)), "{refused:?}");
+    assert!(!format!("{refused:?}").contains(crate::services::mariadb::PASSWORD));
+}
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let directory = crate::services::process::directory();
+    let identity = crate::services::authority::certify(directory.path());
+    let option = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let (certificate, key) = (option("ssl-cert", &identity.certificate), option("ssl-key", &identity.key));
+    let server = MariaDb::start_with(&[&certificate, &key]);
+    let url = server.database().url();
+    let verifies = "ssl-mode=VERIFY_IDENTITY";
+    crate::server::certificate_is_verified_where_the_url_says_so(&url, verifies, &identity.authority).await;
 }

@@ -1,11 +1,15 @@
 //! The suite on PostgreSQL, and what is PostgreSQL's own.
 
 use crate::server::{Machine, Site, machines, sites};
+use crate::server::{connect, try_connect};
 use crate::services::postgres::Postgres;
-use crate::suite::{Opening, claims};
+use crate::suite::{Done as _, Opening, claims, digest, reported, token, user};
+use doorward::store::{Change, NewUser, Store as _, StoreError, TokenStore as _, UserStore as _};
 use sqlx::{Connection as _, PgConnection};
 use std::any::Any;
 use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A database on the server that the tests share.
 struct Database(crate::services::postgres::Database<'static>);
@@ -128,4 +132,118 @@ machines! { Own:
     server_that_hangs_is_unavailable_and_comes_back
     server_that_is_killed_is_unavailable_and_comes_back
     server_that_starts_again_between_two_look_ups_is_not_noticed
+}
+
+#[tokio::test]
+async fn bell_rings_at_a_change_and_never_too_late() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    let alice = store.insert_user(user("alice")).await.done();
+    let mut feed = store.change_feed().await.unwrap();
+    // Until somebody listens, the whole time is waited.
+    let long = Duration::from_secs(20);
+    let mut rang = Duration::MAX;
+    for number in 0..20 {
+        let write = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            store.insert_token(token(number, alice)).await.done();
+            Instant::now()
+        };
+        let wait = async {
+            feed.wait(long).await;
+            Instant::now()
+        };
+        let (written, heard) = tokio::join!(write, wait);
+        rang = rang.min(heard.saturating_duration_since(written));
+        // The first time it only begins to listen.
+        let expected =
+            if number == 0 { feed.changes().await.unwrap().changes } else { reported(&mut feed).await };
+        assert!(number == 0 || expected == [Change::Credential(digest(number))], "{number}: {expected:?}");
+    }
+    assert!(rang < Duration::from_millis(50), "{rang:?}");
+    let asked = Instant::now();
+    feed.wait(Duration::from_millis(100)).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "nothing happened, and it was not waited for longer");
+}
+
+#[tokio::test]
+async fn tables_that_are_emptied_at_a_stroke_void_everything() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    let alice = store.insert_user(NewUser { groups: vec!["g".to_owned()], ..user("alice") }).await.done();
+    store.insert_token(token(1, alice)).await.done();
+    for table in ["token", "session", "membership", "\"user\" CASCADE"] {
+        let mut feed = store.change_feed().await.unwrap();
+        database.sql(&format!("TRUNCATE {table}"));
+        assert_eq!(reported(&mut feed).await, [Change::Everything], "{table}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_search_path_of_a_foreign_client_changes_are_told() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    store.insert_user(user("alice")).await.done();
+    let mut feed = store.change_feed().await.unwrap();
+    database.sql("SET search_path = pg_catalog; UPDATE public.\"user\" SET is_active = FALSE");
+    assert_eq!(reported(&mut feed).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_schema_of_its_own_is_enough() {
+    let database = Database::new();
+    database.sql("CREATE TABLE public.something (id INTEGER); CREATE SCHEMA gateway AUTHORIZATION doorward");
+    let refused = try_connect(&database.url()).await;
+    assert!(matches!(refused, Err(StoreError::NotAdoptable(_))), "{refused:?}");
+    let url = format!("{}?options=-c%20search_path=gateway", database.url());
+    let store = connect(&url).await;
+    store.insert_user(user("alice")).await.done();
+    assert_eq!(database.sql("SELECT username FROM gateway.\"user\""), "alice");
+    let nowhere = format!("{}?options=-c%20search_path=nowhere", database.url());
+    let refused = try_connect(&nowhere).await;
+    assert!(matches!(refused, Err(StoreError::NotAdoptable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_only_reads_refuses_writes_and_answers() {
+    let database = Database::new();
+    let store = connect(&database.url()).await;
+    let alice = store.insert_user(user("alice")).await.done();
+    store.insert_token(token(1, alice)).await.done();
+    store.close().await;
+    database.sql(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.0.name));
+    let store = connect(&database.url()).await;
+    assert!(store.find_token(digest(1)).await.unwrap().is_some());
+    let refused = store.set_active(alice, false).await;
+    assert!(matches!(refused, Err(StoreError::NotWritten(_))), "{refused:?}");
+    assert!(store.find_user("alice").await.unwrap().unwrap().user.is_active);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_no_reason_to_show_the_right_one() {
+    let database = Database::new();
+    let url = database.url().replace(crate::services::postgres::PASSWORD, "another-password");
+    let refused = try_connect(&url).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+    assert!(!format!("{refused:?} {refused}").contains("another-password"));
+}
+
+#[tokio::test]
+async fn certificates_are_verified() {
+    let directory = crate::services::process::directory();
+    let identity = crate::services::authority::certify(directory.path());
+    let (certificate, key) = (identity.certificate.display(), identity.key.display());
+    let settings = format!("ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n");
+    let server = Postgres::start_with(&settings);
+    let url = server.database().url();
+    let verifies = "sslmode=verify-full";
+    crate::server::certificate_is_verified_where_the_url_says_so(&url, verifies, &identity.authority).await;
+    let named = format!("{url}?{verifies}&sslrootcert={}", identity.authority.display());
+    let store = connect(&named).await;
+    let encrypted = server.psql(
+        "postgres",
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'doorward'",
+    );
+    assert_eq!(encrypted, "t");
+    drop(store);
 }

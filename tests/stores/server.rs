@@ -10,6 +10,7 @@ use doorward::store::session::{NewSession, SessionStore as _};
 use doorward::store::sql::{ServerOptions, ServerUrl};
 use doorward::store::{Change, NewUser, Store, StoreError, TokenStore as _, UserStore as _};
 use std::any::Any;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,7 @@ pub(crate) async fn connect(url: &str) -> Own {
     timeout(HANG, connected).await.unwrap()
 }
 
-async fn try_connect(url: &str) -> Result<Own, StoreError> {
+pub(crate) async fn try_connect(url: &str) -> Result<Own, StoreError> {
     let url = ServerUrl::parse(url).unwrap();
     Own::connect(&url, &ServerOptions { read_wait: READ_WAIT, ..ServerOptions::default() }).await
 }
@@ -367,4 +368,23 @@ pub(crate) async fn server_that_starts_again_between_two_look_ups_is_not_noticed
     // The writing connection is dead as well, and known to be none of use before anything is written.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     store.insert_token(token(2, alice)).await.done();
+}
+
+/// A server whose certificate only that authority vouches for; `verifies` is the parameter that has it verified.
+pub(crate) async fn certificate_is_verified_where_the_url_says_so(
+    url: &str,
+    verifies: &str,
+    authority: &Path,
+) {
+    let root = if verifies.starts_with("sslmode") { "sslrootcert" } else { "ssl-ca" };
+    let named = format!("{url}?{verifies}&{root}={}", authority.display());
+    connect(&named).await.insert_user(user("alice")).await.done();
+    let refused = try_connect(&format!("{url}?{verifies}")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "nobody vouches for it: {refused:?}");
+    // As the system's anchors are given.
+    let anchors = ServerUrl::parse(&format!("{url}?{verifies}")).unwrap();
+    let options =
+        ServerOptions { roots_pem: Some(std::fs::read(authority).unwrap()), ..ServerOptions::default() };
+    let store = Own::connect(&anchors, &options).await.unwrap();
+    assert!(store.find_user("alice").await.unwrap().is_some());
 }

@@ -189,7 +189,7 @@ impl<'a> Keeper<'a> {
                 );
                 self.on(&Event::Bad);
             }
-            redis::Event::Beat(sent) => self.on(&Event::Beat { connection, sent }),
+            redis::Event::Beat(sent) => self.on(&Event::Beat { sent }),
             redis::Event::Message(message) => {
                 let (publisher, number) = (message.publisher, message.number);
                 let none = Changes::none();

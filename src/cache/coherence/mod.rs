@@ -71,9 +71,7 @@ pub enum Event<'a> {
     },
     /// A heartbeat of our own came back.
     Beat {
-        /// On this connection.
-        connection: u64,
-        /// When it was sent.
+        /// When it was sent. One of an earlier connection says less than the reading that the present one needs.
         sent: Monotonic,
     },
     /// A message that cannot be trusted.
@@ -173,7 +171,7 @@ impl<R: Rules> Coherence<R> {
             Event::Heard { connection, publisher, number, changes } => {
                 self.heard(connection, publisher, number, changes, now, out);
             }
-            Event::Beat { connection, sent } => self.beat(connection, sent, now, out),
+            Event::Beat { sent } => self.beat(sent, now, out),
             Event::Bad => self.empty_trust(now, out),
         }
     }
@@ -301,9 +299,8 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    fn beat(&mut self, connection: u64, sent: Monotonic, now: Monotonic, out: &mut Vec<Command>) {
-        let is_ours = self.stream.as_ref().is_some_and(|stream| stream.connection == connection);
-        if (is_ours || !R::BEATS_OF_THIS_CONNECTION) && self.distrust().is_none() {
+    fn beat(&mut self, sent: Monotonic, now: Monotonic, out: &mut Vec<Command>) {
+        if self.distrust().is_none() {
             out.push(Command::Carry(if R::PROOF_AS_OF_ASKING { sent } else { now }));
         }
     }

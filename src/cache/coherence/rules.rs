@@ -24,8 +24,6 @@ pub trait Rules: Debug + Send + Sync + 'static {
     const SLOW_ANSWERS_REFUSED: bool = true;
     /// The stream proves nothing until the store was read after it was opened.
     const STREAM_NEEDS_READING: bool = true;
-    /// A heartbeat of an earlier connection proves nothing.
-    const BEATS_OF_THIS_CONNECTION: bool = true;
     /// The stream proves nothing while a number is known to be missing.
     const MISSING_NUMBERS_STOP: bool = true;
     /// A publisher's gap, or a message that cannot be trusted, empties trust in the stream.

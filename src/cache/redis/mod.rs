@@ -10,12 +10,14 @@
 //!   the longest load, they are lost by an eviction, and mass revocations fill Redis with them.)
 //! * **Changes.** Void keys are deleted first, then one message names the changes: who hears of it finds nothing old.
 //!   Changes of users are told only; whoever reads a value looks at its version, see [`SharedValue::version`].
+//! * **Counters.** Of throttles and guards, see [`counters`].
 //! * **Away.** Redis is asked for milliseconds and through a circuit breaker. Nothing depends on an answer.
 //!
 //! What is believed when is decided elsewhere.
 
 mod bounded;
 mod breaker;
+mod counters;
 mod dial;
 mod fields;
 mod link;
@@ -27,6 +29,7 @@ mod stream;
 mod value;
 
 pub use crate::cache::redis::breaker::FAILURES_MAX;
+pub use crate::cache::redis::counters::{Act, Bucket, LOG_TIMES_MAX, Logged};
 pub use crate::cache::redis::dial::DialError;
 pub use crate::cache::redis::link::{Away, LinkState};
 pub use crate::cache::redis::message::{Body, CHANGES_MAX, MESSAGE_BYTES_MAX, Message};
@@ -47,6 +50,7 @@ use crate::secret::{NoRandomness, Secret};
 use crate::telemetry::metrics::SharedCacheMetrics;
 use ::redis::{Value, cmd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -118,6 +122,8 @@ pub struct SharedCache {
     orders: Orders,
     publisher: Publisher,
     metrics: SharedCacheMetrics,
+    /// It was told that Redis refuses to count.
+    is_refusal_told: Arc<AtomicBool>,
 }
 
 impl SharedCache {
@@ -141,7 +147,8 @@ impl SharedCache {
         let link = Link::new(Arc::clone(&settings), Arc::clone(&clock));
         let is_cluster = matches!(settings.topology, Topology::Cluster(_));
         let orders = Orders::new(link.clone(), Arc::clone(&keys), publisher, is_cluster);
-        Ok(Self { settings, keys, clock, link, orders, publisher, metrics })
+        let is_refusal_told = Arc::default();
+        Ok(Self { settings, keys, clock, link, orders, publisher, metrics, is_refusal_told })
     }
 
     /// Looks a credential up.

@@ -73,6 +73,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
 #[derive(Debug)]
 pub struct Keys {
     names: hmac::Key,
+    counters: hmac::Key,
     prefix: Box<str>,
     channel: Arc<str>,
     /// Seals cached facts, each under its name in Redis.
@@ -102,6 +103,7 @@ impl Keys {
         append_hex(&mut channel, hmac::sign(&names, b"stream").as_ref().get(..8).unwrap_or_default());
         Ok(Self {
             names,
+            counters: hmac::Key::new(hmac::HMAC_SHA256, derived("doorward redis counters").as_ref()),
             prefix: prefix.into(),
             channel: channel.into(),
             values: Sealer::new(derived("doorward redis values").as_ref())?,
@@ -120,6 +122,14 @@ impl Keys {
         name.push_str("v:");
         append_hex(&mut name, context.sign().as_ref());
         name
+    }
+
+    /// What Redis calls a counter: tells neither address nor username, nor lets them be tried, without the deployment
+    /// key.
+    pub fn counter(&self, name: &[u8]) -> String {
+        let mut key = format!("{}t:", self.prefix);
+        append_hex(&mut key, hmac::sign(&self.counters, name).as_ref());
+        key
     }
 
     /// The channel of messages, and the name of the key whose owner carries it.
@@ -168,6 +178,23 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 6);
+    }
+
+    #[test]
+    fn counters_differ_by_everything_that_they_are_made_of() {
+        let mut names: Vec<_> = [
+            keys("k", b"s", "p:").counter(b"a"),
+            keys("k", b"s", "q:").counter(b"a"),
+            keys("k", b"t", "p:").counter(b"a"),
+            keys("l", b"s", "p:").counter(b"a"),
+            keys("k", b"s", "p:").counter(b"b"),
+        ]
+        .into();
+        assert_eq!(names[0], keys("k", b"s", "p:").counter(b"a"));
+        assert_eq!(names[0].len(), "p:t:".len() + 64);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 5);
     }
 
     #[test]

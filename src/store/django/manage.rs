@@ -1,9 +1,10 @@
 //! What commands ask of Django's users and groups: to be listed. Django changes them.
 
 use crate::identity::UserId;
-use crate::store::django::{Django, safe};
+use crate::store::django::Django;
 use crate::store::manage::{Account, Group, ManageTokens as _, ManageUsers, UserUpdate};
 use crate::store::sql::error::unavailable;
+use crate::store::sql::{Row, values};
 use crate::store::{StoreError, StoreFuture, UserStore as _, Written};
 
 impl ManageUsers for Django {
@@ -37,9 +38,8 @@ impl ManageUsers for Django {
     fn list_groups(&self) -> StoreFuture<'_, Vec<Group>> {
         Box::pin(async move {
             let Some(statement) = &self.statements.groups else { return Ok(Vec::new()) };
-            let rows = sqlx::query_as::<_, (String, String)>(safe(statement)).fetch_all(&self.pools.readers);
-            let rows = rows.await.map_err(unavailable)?;
-            rows.into_iter().map(group).collect::<sqlx::Result<_>>().map_err(unavailable)
+            let rows = self.database.list(statement, values![]).await?;
+            rows.iter().map(group).collect::<sqlx::Result<_>>().map_err(unavailable)
         })
     }
 
@@ -52,10 +52,6 @@ impl ManageUsers for Django {
     }
 }
 
-/// Name, and members as a JSON array.
-fn group((name, members): (String, String)) -> sqlx::Result<Group> {
-    let mut members: Vec<String> =
-        serde_json::from_str(&members).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    members.sort_unstable();
-    Ok(Group { name, members })
+fn group(row: &Row) -> sqlx::Result<Group> {
+    Ok(Group { name: row.text("name")?, members: row.names("members")? })
 }

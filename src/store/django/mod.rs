@@ -13,18 +13,19 @@ mod own;
 mod sessions;
 mod statements;
 mod users;
+mod watch;
 
 use crate::clock::UnixSeconds;
 use crate::config::UserTable;
 use crate::django;
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
-use crate::store::django::users::UserRow;
+use crate::store::django::users::read_row;
+use crate::store::own::Own;
 use crate::store::sql::error::unavailable;
-use crate::store::sqlite::{DataVersion, Pools, Sqlite, SqliteOptions};
-use crate::store::{Change, ChangeFeed, Changes, NewToken, Store, StoreError, StoreFuture, Written};
-use sqlx::AssertSqlSafe;
+use crate::store::sql::{Database, Row, ServerOptions, ServerUrl, values};
+use crate::store::sqlite::{Pools, SqliteOptions};
+use crate::store::{ChangeFeed, NewToken, Store, StoreError, StoreFuture, Written};
 use std::path::Path;
-use std::sync::Arc;
 
 /// SQLite's code of a file that is none of its own (sqlite.org/rescode.html).
 const SQLITE_NOTADB: &str = "26";
@@ -47,8 +48,8 @@ pub struct DjangoSettings {
 /// The adopted database and the own one.
 #[derive(Debug)]
 pub struct Django {
-    pools: Pools,
-    own: Sqlite,
+    database: Database,
+    own: Own,
     statements: Statements,
     settings: DjangoSettings,
 }
@@ -62,20 +63,41 @@ impl Django {
     pub async fn open(
         path: &Path,
         options: SqliteOptions,
-        own: Sqlite,
+        own: Own,
         settings: DjangoSettings,
         now: UnixSeconds,
     ) -> Result<Self, StoreError> {
-        if own.has_users_of_its_own().await? {
-            let text = "the own store has users that are not Django's; give [store.own] another file";
-            return Err(StoreError::NotAdoptable(text.to_owned()));
-        }
+        check_own(&own).await?;
         if !path.exists() {
             return Err(StoreError::NotAdoptable("there is no such file".to_owned()));
         }
         let pools = Box::pin(Pools::adopt(path, &options)).await.map_err(not_a_database)?;
+        Box::pin(Self::adopt(Database::Sqlite(Box::new(pools)), own, settings, now)).await
+    }
+
+    /// The same on a server.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn connect(
+        url: &ServerUrl,
+        options: &ServerOptions,
+        own: Own,
+        settings: DjangoSettings,
+        now: UnixSeconds,
+    ) -> Result<Self, StoreError> {
+        check_own(&own).await?;
+        Box::pin(Self::adopt(Database::server(url, options)?, own, settings, now)).await
+    }
+
+    async fn adopt(
+        database: Database,
+        own: Own,
+        settings: DjangoSettings,
+        now: UnixSeconds,
+    ) -> Result<Self, StoreError> {
         let statements = Statements::new(&settings.user);
-        let adopted = Self { pools, own, statements, settings };
+        let adopted = Self { database, own, statements, settings };
         adopted.probe().await?;
         adopted.look_at_signatures(now).await?;
         Ok(adopted)
@@ -90,17 +112,26 @@ impl Django {
             self.settings.needs_sessions.then(|| ("django_session", Statement::from(PROBE_SESSIONS)));
         self.probe_users().await?;
         for (table, probe) in [groups, keys, sessions].into_iter().flatten() {
-            let read = sqlx::query(AssertSqlSafe(probe)).fetch_all(&self.pools.readers).await;
-            read.map_err(|error| not_readable(table, error))?;
+            self.look(&probe).await?.map_err(|error| not_readable(table, error))?;
         }
         Ok(())
+    }
+
+    /// Asks, and says apart what the database answers and that it cannot be asked.
+    async fn look(&self, statement: &str) -> Result<sqlx::Result<Vec<Row>>, StoreError> {
+        self.database
+            .bounded(async {
+                let mut link = self.database.reader().await.map_err(unavailable)?;
+                Ok(link.all(statement, values![]).await)
+            })
+            .await
     }
 
     /// One user is enough to see that the columns hold what they should.
     async fn probe_users(&self) -> Result<(), StoreError> {
         let UserTable { table, id, .. } = &self.settings.user;
-        let query = sqlx::query_as::<_, UserRow>(safe(&self.statements.probe_users));
-        match query.fetch_optional(&self.pools.readers).await {
+        let rows = self.look(&self.statements.probe_users).await?;
+        match rows.and_then(|rows| rows.first().map(read_row).transpose()) {
             Ok(_) => Ok(()),
             Err(sqlx::Error::ColumnDecode { index, .. }) if index.contains("id") => {
                 let text =
@@ -116,8 +147,9 @@ impl Django {
         if !self.settings.needs_sessions {
             return Ok(());
         }
-        let query = sqlx::query_scalar::<_, String>(NEWEST_SESSIONS).bind(sessions::datetime(now));
-        let rows = query.fetch_all(&self.pools.readers).await.map_err(unavailable)?;
+        let rows = self.database.read(NEWEST_SESSIONS, values![sessions::datetime(now)]).await?;
+        let rows = rows.iter().map(|row| row.text("session_data")).collect::<sqlx::Result<Vec<_>>>();
+        let rows = rows.map_err(unavailable)?;
         let is_signed = |data: &String| django::decode(data, &self.settings.keys).is_some();
         if !rows.is_empty() && !rows.iter().any(is_signed) {
             tracing::warn!(
@@ -129,34 +161,10 @@ impl Django {
     }
 }
 
-/// Looks whether anybody wrote to Django's file, and what was written to ours.
-#[derive(Debug)]
-struct Feed {
-    django: DataVersion,
-    own: Box<dyn ChangeFeed>,
-    /// What ours told, until it can be told.
-    told: Vec<Change>,
-}
-
-impl ChangeFeed for Feed {
-    fn changes(&mut self) -> StoreFuture<'_, Changes> {
-        Box::pin(async {
-            let own = self.own.changes().await?;
-            self.told.extend(own.changes);
-            if self.django.has_changed().await? {
-                self.told.push(Change::Something);
-            }
-            // The numbers of ours say nothing of Django's file.
-            Ok(Changes::unnumbered(std::mem::take(&mut self.told)))
-        })
-    }
-}
-
 impl Store for Django {
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         Box::pin(async {
-            let (django, own) = (self.pools.data_version().await?, self.own.change_feed().await?);
-            let feed = Feed { django, own, told: Vec::new() };
+            let feed = watch::Feed::open(&self.database, &self.own).await?;
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
         })
     }
@@ -175,7 +183,7 @@ impl Store for Django {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            self.pools.close().await;
+            self.database.close().await;
             self.own.close().await;
             Ok(())
         })
@@ -203,7 +211,11 @@ fn not_readable(table: &str, error: sqlx::Error) -> StoreError {
     }
 }
 
-/// A statement for sqlx: its text is ours, see [`statements`].
-fn safe(statement: &Statement) -> AssertSqlSafe<Arc<str>> {
-    AssertSqlSafe(Arc::clone(statement))
+/// Tokens of doorward's own users would be Django's users' tokens there.
+async fn check_own(own: &Own) -> Result<(), StoreError> {
+    if own.has_users_of_its_own().await? {
+        let text = "the own store has users that are not Django's; give [store.own] another database";
+        return Err(StoreError::NotAdoptable(text.to_owned()));
+    }
+    Ok(())
 }

@@ -62,10 +62,12 @@ impl TokenStore for Django {
 
     fn grant_token<'a>(&'a self, token: NewToken, grant: Grant<'a>) -> StoreFuture<'a, Written<Granted>> {
         Box::pin(async move {
-            let mut read = self.pools.readers.begin().await.map_err(unavailable)?;
-            let user = self.unchanged(&mut read, token.user, grant.password_version).await;
-            drop(read);
-            let Some(user) = user.map_err(unavailable)? else { return Ok(Written::nothing(Granted::Void)) };
+            let user = self.database.bounded(async {
+                let mut link = self.database.reader().await.map_err(unavailable)?;
+                let user = self.unchanged(&mut link, token.user, grant.password_version, false).await;
+                user.map_err(unavailable)
+            });
+            let Some(user) = user.await? else { return Ok(Written::nothing(Granted::Void)) };
             let mirrored = voided(self.own.mirror(&user.user).await?);
             Ok(after(mirrored, self.own.grant_token(token, grant).await?))
         })

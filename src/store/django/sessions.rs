@@ -4,19 +4,12 @@ use crate::clock::UnixSeconds;
 use crate::django::{self, Match, Session, SessionExpiry};
 use crate::identity::{Digest, UserId};
 use crate::secret::Secret;
-use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION};
-use crate::store::django::{Django, safe};
+use crate::store::django::Django;
+use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION, LOCK_SESSION};
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession, Visit};
-use crate::store::sql::error::not_written;
+use crate::store::sql::error::{not_written, unavailable};
+use crate::store::sql::{Link, values};
 use crate::store::{Change, StoreError, StoreFuture, Written};
-use sqlx::{FromRow, SqliteConnection};
-
-#[derive(FromRow)]
-struct SessionRow {
-    session_key: String,
-    session_data: String,
-    expire_date: String,
-}
 
 /// A moment as Django writes it to SQLite: text in UTC, compared as text.
 pub(super) fn datetime(moment: UnixSeconds) -> String {
@@ -42,27 +35,37 @@ impl Read {
 }
 
 impl Django {
+    /// A session's key as text. `None`: no row has it.
+    fn key<'a>(&self, key: &'a Secret) -> Option<&'a str> {
+        text(key).filter(|key| self.database.can_hold(key))
+    }
+
     /// Reads a session and its user, both in the caller's transaction. `contrib.auth.get_user`, up to what it would
-    /// write.
+    /// write; if the caller writes, nobody else changes session and user until its transaction ends.
     async fn read_session(
         &self,
-        connection: &mut SqliteConnection,
+        link: &mut Link,
         key: &str,
         now: UnixSeconds,
+        writes: bool,
     ) -> sqlx::Result<Read> {
-        let query = sqlx::query_as::<_, SessionRow>(FIND_SESSION).bind(key.to_owned()).bind(datetime(now));
-        let row = query.fetch_optional(&mut *connection).await?;
-        let Some(row) = row.filter(|row| row.session_key == key) else { return Ok(Read::absent()) };
-        let Some((expires, _)) = django::parse_datetime(&row.expire_date) else {
+        let statement = if writes { LOCK_SESSION } else { FIND_SESSION };
+        let Some(row) = link.one(statement, values![key, datetime(now)]).await? else {
+            return Ok(Read::absent());
+        };
+        if row.text("session_key")? != key {
+            return Ok(Read::absent());
+        }
+        let Some((expires, _)) = django::parse_datetime(&row.text("expire_date")?) else {
             return Ok(Read::nobody(None));
         };
-        let Some(session) = django::decode(&row.session_data, &self.settings.keys) else {
+        let Some(session) = django::decode(&row.text("session_data")?, &self.settings.keys) else {
             return Ok(Read::nobody(None));
         };
         let is_ours = session.backend().is_some_and(|backend| self.settings.backends.contains(&backend));
         let user = session.user_id().and_then(|id| id.parse().ok()).filter(|_| is_ours);
         let Some(user) = user else { return Ok(Read::nobody(Some(session))) };
-        let Some(user) = self.read_user(connection, UserId(user)).await? else {
+        let Some(user) = self.read_user(link, UserId(user), writes).await? else {
             return Ok(Read::nobody(Some(session)));
         };
         let hash = session.auth_hash().unwrap_or_default();
@@ -86,16 +89,15 @@ impl Django {
 
     async fn write_session(
         &self,
-        connection: &mut SqliteConnection,
+        link: &mut Link,
         key: &str,
         session: &Session,
         now: UnixSeconds,
         expires: UnixSeconds,
     ) -> Result<(), StoreError> {
         let data = django::encode(session, &self.settings.keys, now.0);
-        let query = sqlx::query(INSERT_SESSION).bind(key.to_owned()).bind(data).bind(datetime(expires));
-        query.execute(connection).await.map_err(not_written)?;
-        Ok(())
+        let values = values![key, data, datetime(expires)];
+        link.run(INSERT_SESSION, values).await.map(drop).map_err(not_written)
     }
 }
 
@@ -108,12 +110,11 @@ fn end(session: &Session, now: UnixSeconds, usual: UnixSeconds) -> UnixSeconds {
     }
 }
 
-async fn delete(connection: &mut SqliteConnection, key: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query(DELETE_SESSION).bind(key.to_owned()).execute(connection).await;
-    Ok(done.map_err(not_written)?.rows_affected() > 0)
+async fn delete(link: &mut Link, key: &str) -> Result<bool, StoreError> {
+    Ok(link.run(DELETE_SESSION, values![key]).await.map_err(not_written)? > 0)
 }
 
-/// A key as text. `None`: no row has it.
+/// What is text. `None`: it is none.
 fn text(key: &Secret) -> Option<&str> {
     std::str::from_utf8(key.expose()).ok()
 }
@@ -129,26 +130,30 @@ fn not_text() -> StoreError {
 
 impl SessionStore for Django {
     fn find_session(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession> {
-        Box::pin(self.pools.read(async move {
+        Box::pin(self.database.bounded(async move {
             // No route asks for sessions, so nobody looked whether there is the table.
-            let Some(key) = text(&key).filter(|_| self.settings.needs_sessions) else {
-                return Ok(FoundSession::Absent);
-            };
-            let mut read = self.pools.readers.begin().await?;
-            Ok(self.read_session(&mut read, key, now).await?.found)
+            let key = self.key(&key).filter(|_| self.settings.needs_sessions);
+            let Some(key) = key else { return Ok(FoundSession::Absent) };
+            let mut link = self.database.snapshot().await.map_err(unavailable)?;
+            let read = self.read_session(&mut link, key, now, false).await.map_err(unavailable)?;
+            Ok(read.found)
         }))
     }
 
     /// `contrib.auth.login`: the old session's content goes over unless it was somebody else's.
     fn insert_session(&self, new: NewSession) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
-            let user =
-                self.unchanged(&mut write, new.user, new.password_version).await.map_err(not_written)?;
+            let mut write = self.database.begin().await?;
+            if let Some(old) = new.old.as_ref().and_then(|old| self.key(old)) {
+                // Whoever locks both, locks the session first.
+                write.one(LOCK_SESSION, values![old, datetime(new.now)]).await.map_err(not_written)?;
+            }
+            let user = self.unchanged(&mut write, new.user, new.password_version, true).await;
+            let user = user.map_err(not_written)?;
             let Some(user) = user else { return Ok(Written::nothing(false)) };
             let mut session = Session::default();
-            if let Some(old) = new.old.as_ref().and_then(text) {
-                let read = self.read_session(&mut write, old, new.now).await.map_err(not_written)?;
+            if let Some(old) = new.old.as_ref().and_then(|old| self.key(old)) {
+                let read = self.read_session(&mut write, old, new.now, true).await.map_err(not_written)?;
                 let is_others = match &read.found {
                     FoundSession::User(of) => of.user.id != new.user,
                     // Not signed with today's key: Django does not trust what is in it any more.
@@ -173,22 +178,21 @@ impl SessionStore for Django {
             let expires = end(&session, new.now, new.expires);
             self.write_session(&mut write, key, &session, new.now, expires).await?;
             if let Some(statement) = &self.statements.logged_in {
-                let query = sqlx::query(safe(statement)).bind(new.user.0).bind(datetime(new.now));
-                query.execute(&mut *write).await.map_err(not_written)?;
+                write.run(statement, values![new.user.0, datetime(new.now)]).await.map_err(not_written)?;
             }
-            write.commit().await.map_err(not_written)?;
+            write.commit().await?;
             Ok(Written::unnumbered(true, new.old.iter().map(change).collect()))
         })
     }
 
     fn keep_csrf_secret(&self, visit: Visit) -> StoreFuture<'_, Written<Secret>> {
         Box::pin(async move {
-            let mut write = self.pools.write().await?;
+            let mut write = self.database.begin().await?;
             let secret = text(&visit.csrf_secret).ok_or_else(not_text)?;
             let mut key = visit.new.clone();
             let mut session = Session::default();
-            if let Some((old, held)) = visit.key.as_ref().and_then(|held| Some((text(held)?, held))) {
-                let read = self.read_session(&mut write, old, visit.now).await.map_err(not_written)?;
+            if let Some((old, held)) = visit.key.as_ref().and_then(|held| Some((self.key(held)?, held))) {
+                let read = self.read_session(&mut write, old, visit.now, true).await.map_err(not_written)?;
                 // A session that cannot be read is not ours to replace.
                 if let Some(read) = read.session {
                     (session, key) = (read, held.clone());
@@ -199,7 +203,7 @@ impl SessionStore for Django {
             let name = text(&key).ok_or_else(not_text)?;
             let expires = end(&session, visit.now, visit.expires);
             self.write_session(&mut write, name, &session, visit.now, expires).await?;
-            write.commit().await.map_err(not_written)?;
+            write.commit().await?;
             Ok(Written::unnumbered(key, visit.key.iter().map(change).collect()))
         })
     }
@@ -207,10 +211,10 @@ impl SessionStore for Django {
     fn delete_session(&self, key: Secret) -> StoreFuture<'_, Written<bool>> {
         Box::pin(async move {
             let gone = change(&key);
-            let Some(key) = text(&key) else { return Ok(Written::nothing(false)) };
-            let mut write = self.pools.write().await?;
+            let Some(key) = self.key(&key) else { return Ok(Written::nothing(false)) };
+            let mut write = self.database.begin().await?;
             let deleted = delete(&mut write, key).await?;
-            write.commit().await.map_err(not_written)?;
+            write.commit().await?;
             Ok(Written::unnumbered(deleted, vec![gone]))
         })
     }
@@ -218,14 +222,14 @@ impl SessionStore for Django {
     fn end_void(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, Written<FoundSession>> {
         Box::pin(async move {
             let gone = change(&key);
-            let Some(key) = text(&key) else { return Ok(Written::nothing(FoundSession::Absent)) };
-            let mut write = self.pools.write().await?;
-            let found = self.read_session(&mut write, key, now).await.map_err(not_written)?.found;
+            let Some(key) = self.key(&key) else { return Ok(Written::nothing(FoundSession::Absent)) };
+            let mut write = self.database.begin().await?;
+            let found = self.read_session(&mut write, key, now, true).await.map_err(not_written)?.found;
             if !matches!(found, FoundSession::Void) {
                 return Ok(Written::nothing(found));
             }
             delete(&mut write, key).await?;
-            write.commit().await.map_err(not_written)?;
+            write.commit().await?;
             Ok(Written::unnumbered(found, vec![gone]))
         })
     }
@@ -234,16 +238,16 @@ impl SessionStore for Django {
     fn renew(&self, renewal: Renewal) -> StoreFuture<'_, Written<Renewed>> {
         Box::pin(async move {
             let Renewal { key, new, now, age_seconds } = renewal;
-            let (Some(old), Some(new)) = (text(&key), text(&new)) else { return Err(not_text()) };
-            let mut write = self.pools.write().await?;
+            let (Some(old), Some(new)) = (self.key(&key), text(&new)) else { return Err(not_text()) };
+            let mut write = self.database.begin().await?;
             let Read { session, found } =
-                self.read_session(&mut write, old, now).await.map_err(not_written)?;
+                self.read_session(&mut write, old, now, true).await.map_err(not_written)?;
             let (Some(mut session), FoundSession::Outdated(_)) = (session, &found) else {
                 return Ok(Written::nothing(Renewed::Unchanged(found)));
             };
             let user = session.user_id().and_then(|id| id.parse().ok());
             let user = match user {
-                Some(id) => self.read_user(&mut write, UserId(id)).await.map_err(not_written)?,
+                Some(id) => self.read_user(&mut write, UserId(id), true).await.map_err(not_written)?,
                 None => None,
             };
             let Some(user) = user else {
@@ -254,7 +258,7 @@ impl SessionStore for Django {
             let expires = end(&session, now, UnixSeconds(now.0.saturating_add(age_seconds)));
             self.write_session(&mut write, new, &session, now, expires).await?;
             delete(&mut write, old).await?;
-            write.commit().await.map_err(not_written)?;
+            write.commit().await?;
             let csrf_secret = session.csrf_secret();
             let renewed = UserSession { user: user.user, expires, csrf_secret, as_of: None };
             Ok(Written::unnumbered(Renewed::Renewed(renewed), vec![change(&key)]))

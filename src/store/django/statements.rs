@@ -14,6 +14,8 @@ pub(super) type Statement = Arc<str>;
 pub(super) struct Statements {
     pub(super) user_by_name: Statement,
     pub(super) user_by_id: Statement,
+    /// And nobody else changes it until the transaction ends.
+    pub(super) lock_user: Statement,
     pub(super) users: Statement,
     pub(super) passwords: Statement,
     pub(super) user_by_key: Statement,
@@ -31,22 +33,33 @@ pub(super) struct Statements {
 
 // Columns that are read are named with their table: a bare name in quotes that is no column is a text to SQLite.
 pub(super) const INSERT_KEY: &str =
-    r#"INSERT INTO "authtoken_token" ("key", "created", "user_id") VALUES (?1, ?2, ?3)"#;
+    r#"INSERT INTO "authtoken_token" ("key", "created", "user_id") VALUES (?1, {time:?2}, ?3)"#;
 pub(super) const DELETE_KEY: &str = r#"DELETE FROM "authtoken_token" WHERE "authtoken_token"."key" = ?1"#;
-pub(super) const DELETE_KEYS_OF: &str =
-    r#"DELETE FROM "authtoken_token" WHERE "user_id" = ?1 RETURNING "key""#;
-pub(super) const COUNT_KEYS: &str = r#"SELECT count(*) FROM "authtoken_token" WHERE "user_id" = ?1"#;
+pub(super) const KEYS_OF: &str =
+    r#"SELECT k."key" AS token_key FROM "authtoken_token" k WHERE k."user_id" = ?1 {lock:k}"#;
+pub(super) const DELETE_KEYS_OF: &str = r#"DELETE FROM "authtoken_token" WHERE "user_id" = ?1"#;
+pub(super) const COUNT_KEYS: &str = r#"SELECT count(*) AS found FROM "authtoken_token" WHERE "user_id" = ?1"#;
 pub(super) const PROBE_KEYS: &str =
     r#"SELECT k."key", k."created", k."user_id" FROM "authtoken_token" k LIMIT 0"#;
 
-pub(super) const FIND_SESSION: &str = r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s
-    WHERE s."session_key" = ?1 AND s."expire_date" > ?2"#;
+macro_rules! find_session {
+    ($lock:literal) => {
+        concat!(
+            r#"SELECT s."session_key", s."session_data", {text:s."expire_date"} AS expire_date FROM "django_session" s
+                WHERE s."session_key" = ?1 AND s."expire_date" > {time:?2}"#,
+            $lock
+        )
+    };
+}
+pub(super) const FIND_SESSION: &str = find_session!("");
+/// And nobody else changes it until the transaction ends.
+pub(super) const LOCK_SESSION: &str = find_session!(" {lock:s}");
 pub(super) const INSERT_SESSION: &str = r#"INSERT INTO "django_session"
-    ("session_key", "session_data", "expire_date") VALUES (?1, ?2, ?3)"#;
+    ("session_key", "session_data", "expire_date") VALUES (?1, ?2, {time:?3})"#;
 pub(super) const DELETE_SESSION: &str =
     r#"DELETE FROM "django_session" WHERE "django_session"."session_key" = ?1"#;
 pub(super) const NEWEST_SESSIONS: &str = r#"SELECT s."session_data" FROM "django_session" s
-    WHERE s."expire_date" > ?1 ORDER BY s."expire_date" DESC LIMIT 20"#;
+    WHERE s."expire_date" > {time:?1} ORDER BY s."expire_date" DESC LIMIT 20"#;
 pub(super) const PROBE_SESSIONS: &str =
     r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s LIMIT 0"#;
 
@@ -65,40 +78,41 @@ impl Statements {
                 .map_or_else(|| missing.to_owned(), |name| format!("coalesce(u.{}, {null})", quoted(name)))
         };
         let groups = table.groups.as_ref().map_or_else(
-            || "'[]'".to_owned(),
+            || "NULL".to_owned(),
             |GroupTable { table, user }| {
                 let (table, user) = (quoted(table), quoted(user));
                 format!(
-                    r#"(SELECT json_group_array(g."name") FROM {table} m JOIN "auth_group" g ON g."id" = m."group_id"
+                    r#"(SELECT {{names:g."name"}} FROM {table} m JOIN "auth_group" g ON g."id" = m."group_id"
                         WHERE m.{user} = u.{id})"#
                 )
             },
         );
         let columns = format!(
             "u.{id} AS id, u.{username} AS username, coalesce(u.{password}, '') AS password, {} AS email,
-                {} AS is_active, {} AS is_staff, {groups} AS groups",
+                {} AS is_active, {} AS is_staff, {groups} AS group_names",
             column(&table.email, "''", "''"),
-            column(&table.is_active, "1", "0"),
-            column(&table.is_staff, "0", "0"),
+            column(&table.is_active, "TRUE", "FALSE"),
+            column(&table.is_staff, "FALSE", "FALSE"),
         );
         let select = |rest: &str| Arc::from(format!("SELECT {columns} FROM {rest}"));
         let active = table.is_active.as_ref().map(|name| quoted(name));
         Self {
             user_by_name: select(&format!("{users} u WHERE u.{username} = ?1")),
             user_by_id: select(&format!("{users} u WHERE u.{id} = ?1")),
+            lock_user: select(&format!("{users} u WHERE u.{id} = ?1 {{lock:u}}")),
             users: {
                 // Of another table nobody knows a column for that.
-                let joined = if table.table == "auth_user" { r#"u."date_joined""# } else { "NULL" };
+                let joined = if table.table == "auth_user" { r#"{text:u."date_joined"}"# } else { "NULL" };
                 Arc::from(format!("SELECT {columns}, {joined} AS joined FROM {users} u ORDER BY u.{username}"))
             },
             passwords: Arc::from(format!(
-                "SELECT coalesce(u.{password}, '') FROM {users} u ORDER BY u.{id} DESC LIMIT ?1"
+                "SELECT coalesce(u.{password}, '') AS password FROM {users} u ORDER BY u.{id} DESC LIMIT ?1"
             )),
             user_by_key: Arc::from(format!(
                 r#"SELECT k."key" AS token_key, {columns} FROM "authtoken_token" k
                     JOIN {users} u ON u.{id} = k."user_id" WHERE k."key" = ?1"#
             )),
-            key_of_user: Arc::from(r#"SELECT k."key" FROM "authtoken_token" k WHERE k."user_id" = ?1"#),
+            key_of_user: Arc::from(r#"SELECT k."key" AS token_key FROM "authtoken_token" k WHERE k."user_id" = ?1"#),
             set_active: active
                 .as_ref()
                 .map(|active| Arc::from(format!("UPDATE {users} SET {active} = ?2 WHERE {id} = ?1"))),
@@ -110,11 +124,11 @@ impl Statements {
             logged_in: table
                 .last_login
                 .as_ref()
-                .map(|name| Arc::from(format!("UPDATE {users} SET {} = ?2 WHERE {id} = ?1", quoted(name)))),
+                .map(|name| Arc::from(format!("UPDATE {users} SET {} = {{time:?2}} WHERE {id} = ?1", quoted(name)))),
             groups: table.groups.as_ref().map(|GroupTable { table, user }| {
                 let (table, user) = (quoted(table), quoted(user));
                 Arc::from(format!(
-                    r#"SELECT g."name", json_group_array(u.{username}) FROM "auth_group" g
+                    r#"SELECT g."name" AS name, {{names:u.{username}}} AS members FROM "auth_group" g
                         JOIN {table} m ON m."group_id" = g."id" JOIN {users} u ON u.{id} = m.{user}
                         GROUP BY g."id", g."name" ORDER BY g."name""#
                 ))
@@ -138,7 +152,7 @@ fn insert_user(table: &UserTable) -> String {
         [Some(&table.username), Some(&table.password), table.is_active.as_ref(), table.is_staff.as_ref()];
     let mut names: Vec<String> = given.into_iter().flatten().map(|name| quoted(name)).collect();
     let mut values: Vec<&str> = vec!["?1", "?2"];
-    values.extend(table.is_active.as_ref().map(|_| "1"));
+    values.extend(table.is_active.as_ref().map(|_| "TRUE"));
     values.extend(table.is_staff.as_ref().map(|_| "?4"));
     if let Some(email) = &table.email {
         names.push(quoted(email));
@@ -146,7 +160,7 @@ fn insert_user(table: &UserTable) -> String {
     }
     if is_djangos {
         names.extend(["is_superuser", "first_name", "last_name", "date_joined"].map(quoted));
-        values.extend(["0", "''", "''", "?5"]);
+        values.extend(["FALSE", "''", "''", "{time:?5}"]);
     }
     format!("INSERT INTO {} ({}) VALUES ({})", quoted(&table.table), names.join(", "), values.join(", "))
 }

@@ -15,7 +15,7 @@ mod watched;
 
 use crate::store::own::Own;
 use crate::store::sql::Database;
-use crate::store::sql::error::{not_written, unavailable};
+use crate::store::sql::error::not_written;
 use crate::store::sqlite::watched::Watched;
 use crate::store::{ChangeFeed, StoreError};
 pub(in crate::store) use feed::DataVersion;
@@ -121,17 +121,6 @@ impl Pools {
     /// Starts a write. Dropped without a commit, it leaves nothing behind.
     pub(in crate::store) async fn write(&self) -> Result<Transaction<'static, Driver>, StoreError> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(not_written)
-    }
-
-    /// Waits for a look-up, but not for ever: a disk that hangs must not hang requests.
-    pub(in crate::store) async fn read<T>(
-        &self,
-        answer: impl Future<Output = sqlx::Result<T>> + Send,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.read_wait, answer).await {
-            Ok(answer) => answer.map_err(unavailable),
-            Err(late) => Err(StoreError::Unavailable(Box::new(late))),
-        }
     }
 }
 

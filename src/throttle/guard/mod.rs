@@ -7,11 +7,17 @@
 //! An attempt is counted before its password is checked and given back when it was right, so a hundred attempts at
 //! once are counted as what they are; those beyond the rate wait for what becomes of the others, so that a hundred right
 //! ones at once all pass. What is counted does not depend on whether there is such a user.
+//!
+//! With a Redis all of it is counted over all replicas, too, see [`shared`].
 
+mod shared;
+
+use crate::cache::redis::SharedCache;
 use crate::clock::{Clock, Monotonic};
 use crate::config::{self, Rate, USER_DELAY_MAX};
 use crate::secret::NoRandomness;
 use crate::throttle::counters::Counters;
+use crate::throttle::guard::shared::{End, RefusedThere, SharedAttempt, Sharing};
 use crate::throttle::keys::{Key, Subject};
 use crate::throttle::waiting::WaitingRoom;
 use crate::trace::{ThrottleState, Trace};
@@ -23,6 +29,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -39,6 +46,11 @@ const SETTLING_MAX: usize = 1024;
 /// No attempt waits longer for others: a password takes milliseconds, but for those that are delayed.
 const SETTLING_TIME: Duration = Duration::from_secs(10);
 
+/// Who waits for attempts at other replicas asks again after this long, then after twice as long, and so on.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(20);
+/// Up to this.
+const ASK_AGAIN_MAX: Duration = Duration::from_millis(500);
+
 /// The guards; one per process.
 #[derive(Debug)]
 pub struct Guard {
@@ -48,6 +60,8 @@ pub struct Guard {
     user: Option<Delay>,
     room: Arc<WaitingRoom>,
     pending: Arc<Pending>,
+    /// `None`: this process counts for itself.
+    sharing: Option<Sharing>,
 }
 
 #[derive(Debug)]
@@ -71,10 +85,24 @@ pub struct TooMany {
     /// When to try again.
     pub wait: Duration,
     guard: ThrottleState,
-    key: Key,
+    /// `None`: it was refused by what others have counted.
+    key: Option<Key>,
+    /// Attempts that it was refused for are being checked elsewhere.
+    is_pending_elsewhere: bool,
+}
+
+impl From<RefusedThere> for TooMany {
+    fn from(refused: RefusedThere) -> Self {
+        let RefusedThere { wait, guard, is_pending } = refused;
+        Self { wait, guard, key: None, is_pending_elsewhere: is_pending }
+    }
 }
 
 impl TooMany {
+    fn here(wait: Duration, guard: ThrottleState, key: Key) -> Self {
+        Self { wait, guard, key: Some(key), is_pending_elsewhere: false }
+    }
+
     /// Which guard refused.
     pub fn by(&self) -> ThrottleState {
         self.guard
@@ -97,6 +125,9 @@ pub struct Attempt {
     user: Option<Key>,
     delay: Duration,
     now: Monotonic,
+    is_given_back: bool,
+    /// What Redis has counted.
+    shared: Option<SharedAttempt>,
     /// Last, so that what waits for it finds the count given back.
     pending: [Option<Counted>; 2],
 }
@@ -129,13 +160,21 @@ impl Guard {
     /// If the system gives no randomness for the keys.
     pub fn new(config: &config::Guard, bytes_max: usize) -> Result<Self, NoRandomness> {
         let counters = Arc::new(Counters::new(bytes_max / SHARE)?);
-        Ok(Self::over(config, counters, Arc::default(), Arc::default()))
+        Ok(Self::over(config, counters, Arc::default(), Arc::default(), None))
+    }
+
+    /// Counts over all replicas that share this cache. The runtime must outlive all attempts.
+    #[must_use]
+    pub fn sharing(mut self, cache: Option<SharedCache>, runtime: &Handle) -> Self {
+        self.sharing = cache.map(|cache| Sharing { cache, runtime: runtime.clone() });
+        self
     }
 
     /// Other rates and delays over what was counted so far.
     #[must_use]
     pub fn with(&self, config: &config::Guard) -> Self {
-        Self::over(config, Arc::clone(&self.counters), Arc::clone(&self.room), Arc::clone(&self.pending))
+        let (room, pending) = (Arc::clone(&self.room), Arc::clone(&self.pending));
+        Self::over(config, Arc::clone(&self.counters), room, pending, self.sharing.clone())
     }
 
     fn over(
@@ -143,6 +182,7 @@ impl Guard {
         counters: Arc<Counters>,
         room: Arc<WaitingRoom>,
         pending: Arc<Pending>,
+        sharing: Option<Sharing>,
     ) -> Self {
         Self {
             address: Bound::new(&counters, config.address, "address"),
@@ -151,6 +191,7 @@ impl Guard {
             counters,
             room,
             pending,
+            sharing,
         }
     }
 
@@ -176,7 +217,7 @@ impl Guard {
     /// If this address has failed too often.
     ///
     /// # Cancel safety
-    /// When dropped, nothing was counted.
+    /// When dropped, nothing was counted here, and what was in Redis is given back.
     pub async fn attempt(
         self: &Arc<Self>,
         client: IpAddr,
@@ -184,17 +225,22 @@ impl Guard {
         clock: &dyn Clock,
     ) -> Result<Attempt, TooMany> {
         let deadline = clock.monotonic().plus(SETTLING_TIME);
+        let mut pause = ASK_AGAIN_MIN;
         loop {
             // From here on nothing is missed.
             let settled = self.pending.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            let now = clock.monotonic();
-            let refused = match self.attempt_now(client, username, now) {
+            let refused = match self.attempt_everywhere(client, username, clock).await {
                 Ok(attempt) => return Ok(attempt),
                 Err(refused) => refused,
             };
-            let left = deadline.since(now);
+            let mut left = deadline.since(clock.monotonic());
+            if refused.is_pending_elsewhere {
+                // Nobody tells what settles there.
+                left = left.min(pause);
+                pause = pause.saturating_mul(2).min(ASK_AGAIN_MAX);
+            }
             if left.is_zero() {
                 return Err(refused);
             }
@@ -207,7 +253,46 @@ impl Guard {
         }
     }
 
-    /// As [`Self::attempt`], without waiting for others.
+    /// Counts it in Redis, if there is one, and here.
+    async fn attempt_everywhere(
+        self: &Arc<Self>,
+        client: IpAddr,
+        username: &str,
+        clock: &dyn Clock,
+    ) -> Result<Attempt, TooMany> {
+        let Some(sharing) = &self.sharing else {
+            return self.attempt_now(client, username, clock.monotonic());
+        };
+        // Who is refused here makes no work there.
+        self.peek(client, username, clock.monotonic())?;
+        let shared = SharedAttempt::make(sharing, self, client, username).await?;
+        let mut attempt = self.attempt_now(client, username, clock.monotonic())?;
+        if let Some(delay) = &self.user {
+            attempt.delay = attempt.delay.max(delay.after(shared.failures));
+        }
+        attempt.shared = Some(shared);
+        Ok(attempt)
+    }
+
+    /// Whether [`Self::attempt_now`] would refuse.
+    fn peek(&self, client: IpAddr, username: &str, now: Monotonic) -> Result<(), TooMany> {
+        let seed = self.counters.seed();
+        let (by_address, by_name) = (Subject::Address(client), Subject::Name(username));
+        let address = self
+            .address
+            .as_ref()
+            .map(|bound| (bound.rate, seed.key(bound.scope, by_address), ThrottleState::GuardedAddress));
+        let address_and_user = self.address_and_user.as_ref().map(|bound| {
+            let key = seed.key(seed.key(bound.scope, by_name), by_address);
+            (bound.rate, key, ThrottleState::GuardedAddressAndUser)
+        });
+        for (rate, key, guard) in address.into_iter().chain(address_and_user) {
+            self.counters.peek(key, rate, now).map_err(|wait| TooMany::here(wait, guard, key))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::attempt`], without waiting for others and in this process alone.
     ///
     /// # Errors
     /// If this address has failed too often, should those that are being checked fail, too.
@@ -228,12 +313,14 @@ impl Guard {
             user: None,
             delay: Duration::ZERO,
             now,
+            is_given_back: false,
+            shared: None,
             pending: [None, None],
         };
         if let Some(bound) = &self.address {
             let key = seed.key(bound.scope, by_address);
             let hit = self.counters.hit_gcra(key, bound.rate, now);
-            hit.map_err(|wait| TooMany { wait, guard: ThrottleState::GuardedAddress, key })?;
+            hit.map_err(|wait| TooMany::here(wait, ThrottleState::GuardedAddress, key))?;
             attempt.address = Some(key);
         }
         if let Some(bound) = &self.address_and_user {
@@ -241,7 +328,7 @@ impl Guard {
             if let Err(wait) = self.counters.hit_gcra(key, bound.rate, now) {
                 // Nothing was tried, so the address has its count back: others behind it may still log in.
                 attempt.not_checked();
-                return Err(TooMany { wait, guard: ThrottleState::GuardedAddressAndUser, key });
+                return Err(TooMany::here(wait, ThrottleState::GuardedAddressAndUser, key));
             }
             attempt.address_and_user = Some(key);
         }
@@ -297,6 +384,7 @@ impl Attempt {
         self.guard.give_back(self.guard.address.as_ref(), self.address);
         self.guard.give_back(self.guard.address_and_user.as_ref(), self.address_and_user);
         self.user = None;
+        self.is_given_back = true;
     }
 }
 
@@ -307,6 +395,14 @@ impl Drop for Attempt {
         if let Some((delay, key)) = self.guard.user.as_ref().zip(self.user) {
             // Over the rate the delay is the longest already.
             self.guard.counters.hit_gcra(key, delay.failures, self.now).unwrap_or_default();
+        }
+        if let Some(shared) = self.shared.take() {
+            let end = match self.user {
+                _ if self.is_given_back => End::GivenBack,
+                Some(_) => End::CountedForName,
+                None => End::Counted,
+            };
+            shared.end(end, std::mem::take(&mut self.pending));
         }
     }
 }
@@ -324,7 +420,9 @@ impl Pending {
     fn place(&self, refused: &TooMany, settled: Pin<&mut Notified<'_>>) -> Place<'_> {
         let by_key = self.by_key.lock();
         // Under the lock under which counts settle: whoever settled after the refusal, and is not here any more, has told.
-        match (by_key.contains_key(&refused.key), settled.enable()) {
+        let is_pending =
+            refused.is_pending_elsewhere || refused.key.is_some_and(|key| by_key.contains_key(&key));
+        match (is_pending, settled.enable()) {
             (_, true) => return Place::NotNeeded,
             (false, false) => return Place::None,
             (true, false) => {}

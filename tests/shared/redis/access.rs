@@ -2,9 +2,10 @@
 
 use super::{KEY, Replica, changed, connected, credential, eventually, value};
 use crate::services::redis::{Access, PASSWORD, RULES, Redis, RedisOptions, USER};
-use doorward::cache::redis::{Away, Settings};
+use doorward::cache::redis::{Act, Away, Settings};
 use doorward::config::{Config, Source};
 use redis::Commands as _;
+use std::time::Duration;
 
 const GUIDE: &str = include_str!("../../../docs/redis.md");
 
@@ -40,6 +41,13 @@ pub(crate) async fn all_of_it(settings: Settings) {
     assert!(replica.finds(&key).await.is_some());
     replica.cache.invalidate(&changed("token", Some(2))).await.unwrap();
     assert!(replica.finds(&key).await.is_none());
+    let (name, hour) = (format!("{:?}", replica.cache.publisher()), Duration::from_hours(1));
+    let (throttle, guard) = (format!("throttle {name}"), format!("guard {name}"));
+    for is_free in [true, false] {
+        assert_eq!(replica.cache.log(throttle.as_bytes(), 1, hour).await.unwrap().is_within, is_free);
+        assert_eq!(replica.cache.bucket(guard.as_bytes(), hour, 1, Act::Try).await.unwrap().is_done, is_free);
+    }
+    assert!(replica.cache.bucket(guard.as_bytes(), hour, 1, Act::GiveBack).await.unwrap().ahead.is_zero());
 }
 
 /// Nothing of it, and why not.

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod counters;
 mod groups;
 mod outages;
 mod stream;

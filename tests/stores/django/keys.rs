@@ -42,8 +42,9 @@ async fn the_key_that_is_there_is_given_again() {
     assert_eq!(obtain(wish(1, alice, "new")).await.unwrap(), Secret::new(ALICE));
     assert_eq!(obtain(wish(2, bob, "bobs new key")).await.unwrap(), Secret::new("bobs new key"));
     assert_eq!(obtain(wish(2, bob, "another one")).await.unwrap(), Secret::new("bobs new key"));
-    let row =
-        site.text("SELECT created || ' ' || user_id FROM authtoken_token WHERE key = 'bobs new key'").await;
+    let row = site
+        .text("SELECT created || ' ' || user_id FROM authtoken_token WHERE \"key\" = 'bobs new key'")
+        .await;
     assert_eq!(row.unwrap(), format!("{} 2", datetime(NOW)));
     assert!(store.find_key(Secret::new("bobs new key")).await.unwrap().is_some());
     assert!(store.delete_key(Secret::new("bobs new key")).await.done());
@@ -53,9 +54,11 @@ async fn the_key_that_is_there_is_given_again() {
 
 #[tokio::test]
 async fn no_key_for_whoever_changed_since_the_password_was_checked() {
-    for change in
-        ["UPDATE auth_user SET is_active = 0", "UPDATE auth_user SET password = 'x'", "DELETE FROM auth_user"]
-    {
+    for change in [
+        "UPDATE auth_user SET is_active = FALSE",
+        "UPDATE auth_user SET password = 'x'",
+        "DELETE FROM auth_user",
+    ] {
         let site = Site::new();
         let store = site.open().await;
         let bob = store.find_user("bob").await.unwrap().unwrap().user;

@@ -21,10 +21,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// 2027-01-15, when the sessions of the fixture are good.
-const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
-const SECRET_KEY: &str = "doorward-golden-secret-key-0123456789-abcdefghijklmnopqrstuvwxyz";
-const OLD_SECRET_KEY: &str = "doorward-OLD-secret-key-9876543210-zyxwvutsrqponmlkjihgfedcba";
-const BACKEND: &str = "django.contrib.auth.backends.ModelBackend";
+pub(crate) const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+pub(crate) const SECRET_KEY: &str = "doorward-golden-secret-key-0123456789-abcdefghijklmnopqrstuvwxyz";
+pub(crate) const OLD_SECRET_KEY: &str = "doorward-OLD-secret-key-9876543210-zyxwvutsrqponmlkjihgfedcba";
+pub(crate) const BACKEND: &str = "django.contrib.auth.backends.ModelBackend";
 
 /// The database of a site, and doorward's own beside it.
 struct Site {
@@ -32,6 +32,8 @@ struct Site {
 }
 
 impl Site {
+    const IS_SQLITE: bool = true;
+
     fn new() -> Self {
         let site = Self { directory: tempfile::tempdir().unwrap() };
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/fixture.sqlite3");
@@ -112,16 +114,16 @@ async fn run(connection: &mut SqliteConnection, statement: impl Into<String>) {
     sqlx::query(AssertSqlSafe(statement.into())).execute(connection).await.unwrap();
 }
 
-fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     Keys::new(&Secret::new(SECRET_KEY), &[Secret::new(OLD_SECRET_KEY)])
 }
 
 /// As long as only the old key was known.
-fn old_keys() -> Keys {
+pub(crate) fn old_keys() -> Keys {
     Keys::new(&Secret::new(OLD_SECRET_KEY), &[])
 }
 
-fn settings() -> DjangoSettings {
+pub(crate) fn settings() -> DjangoSettings {
     DjangoSettings {
         keys: keys(),
         backends: vec![BACKEND.to_owned()],
@@ -131,12 +133,12 @@ fn settings() -> DjangoSettings {
     }
 }
 
-fn datetime(moment: UnixSeconds) -> String {
+pub(crate) fn datetime(moment: UnixSeconds) -> String {
     format_datetime(moment.0, 0)
 }
 
 /// A session's data as `django.core.signing.dumps` signs it, whatever is in it.
-fn signed(json: &str, secret_key: &str) -> String {
+pub(crate) fn signed(json: &str, secret_key: &str) -> String {
     let salt = format!("django.contrib.sessions.SessionStoresigner{secret_key}");
     let key = digest::digest(&digest::SHA256, salt.as_bytes());
     let text = format!("{}:1xUtP1", BASE64URL_NOPAD.encode(json.as_bytes()));

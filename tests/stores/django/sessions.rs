@@ -91,9 +91,11 @@ async fn what_cannot_be_read_is_nobodys_and_stays() {
     }
     // Signed, but no JSON: of the fixture.
     assert_nobodys(&find(&store, "cda31fca073d53c5902e05ed2e6e32bb").await);
-    // An end that is no date.
-    site.row("session-dateless", &good, "tomorrow").await;
-    assert_nobodys(&find(&store, "session-dateless").await);
+    if Site::IS_SQLITE {
+        // An end that is no date.
+        site.row("session-dateless", &good, "tomorrow").await;
+        assert_nobodys(&find(&store, "session-dateless").await);
+    }
 }
 
 #[tokio::test]
@@ -283,9 +285,11 @@ async fn what_another_user_left_in_a_session_does_not() {
 
 #[tokio::test]
 async fn no_session_for_whoever_changed_since_the_password_was_checked() {
-    for change in
-        ["UPDATE auth_user SET is_active = 0", "UPDATE auth_user SET password = 'x'", "DELETE FROM auth_user"]
-    {
+    for change in [
+        "UPDATE auth_user SET is_active = FALSE",
+        "UPDATE auth_user SET password = 'x'",
+        "DELETE FROM auth_user",
+    ] {
         let site = Site::new();
         let store = site.open().await;
         let session = site.session_of(2, &keys()).await;
