@@ -49,17 +49,18 @@ pub(super) struct Reading {
 impl Reading {
     /// Returns when nobody takes readings in any more.
     pub(super) async fn work(self) {
-        let mut has_failed = false;
+        let (mut has_failed, mut hangs) = (false, false);
         loop {
-            match self.patiently(has_failed, self.open()).await {
+            let asked = self.clock.monotonic();
+            match self.patiently(hangs, self.open()).await {
                 Ok(feed) => {
-                    if self.follow(feed).await.is_none() {
+                    if self.follow(feed, &mut hangs).await.is_none() {
                         return;
                     }
                 }
                 Err(error) => {
-                    self.failed(&error, !has_failed);
-                    self.patiently(true, tokio::time::sleep(REOPEN_INTERVAL)).await;
+                    hangs = self.failed(&error, asked, !has_failed);
+                    self.patiently(hangs, tokio::time::sleep(REOPEN_INTERVAL)).await;
                 }
             }
             has_failed = true;
@@ -84,21 +85,21 @@ impl Reading {
     }
 
     /// Follows one feed until it is of no use any more. `None`: nobody takes readings in.
-    async fn follow(&self, mut feed: Box<dyn ChangeFeed>) -> Option<()> {
+    async fn follow(&self, mut feed: Box<dyn ChangeFeed>, hangs: &mut bool) -> Option<()> {
         let mut failures = 0;
         while failures < FAILURES_MAX {
             let asked = self.clock.monotonic();
-            match self.patiently(failures > 0, feed.changes()).await {
+            match self.patiently(*hangs, feed.changes()).await {
                 Ok(changes) => {
                     if failures > 0 {
                         tracing::info!("the store can be watched again");
                     }
-                    failures = 0;
+                    (failures, *hangs) = (0, false);
                     self.health.works(Part::Store, true);
                     self.to.send(Told::Read { asked, changes }).await.ok()?;
                 }
                 Err(error) => {
-                    self.failed(&error, failures == 0);
+                    *hangs = self.failed(&error, asked, failures == 0);
                     failures += 1;
                 }
             }
@@ -112,9 +113,9 @@ impl Reading {
 
     /// Waits for an answer; while it takes long, nobody waits for the store who need not. If the last one did not come,
     /// that is so from the beginning.
-    async fn patiently<T>(&self, has_failed: bool, answer: impl Future<Output = T> + Send) -> T {
+    async fn patiently<T>(&self, hangs: bool, answer: impl Future<Output = T> + Send) -> T {
         let mut answer = std::pin::pin!(answer);
-        let mut wait = if has_failed { INTERVAL } else { SLOW };
+        let mut wait = if hangs { INTERVAL } else { SLOW };
         loop {
             match tokio::time::timeout(wait, &mut answer).await {
                 Ok(answer) => return answer,
@@ -124,12 +125,18 @@ impl Reading {
         }
     }
 
-    fn failed(&self, error: &StoreError, is_news: bool) {
+    /// Yields whether the store hangs. One that refuses at once keeps nobody waiting: who needs it asks.
+    fn failed(&self, error: &StoreError, asked: Monotonic, is_news: bool) -> bool {
         if is_news {
             let error = error as &dyn std::error::Error;
             tracing::error!(error, "cannot watch the store for changes");
         }
         self.health.works(Part::Store, false);
-        self.backing.cache.trust().store_is_slow(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        let hangs = now.since(asked) >= SLOW;
+        if hangs {
+            self.backing.cache.trust().store_is_slow(now);
+        }
+        hangs
     }
 }

@@ -40,8 +40,6 @@ pub struct Trust<R = Sound> {
     slow_ends: AtomicU64,
     /// Up to this moment it is not, whatever its readers say: it answered somebody.
     works_until: AtomicU64,
-    /// Somebody tries, although it is slow, at this moment.
-    tried_at: AtomicU64,
     rules: PhantomData<R>,
 }
 
@@ -64,7 +62,6 @@ impl<R: Rules> Trust<R> {
             pause_ends: AtomicU64::new(0),
             slow_ends: AtomicU64::new(0),
             works_until: AtomicU64::new(0),
-            tried_at: AtomicU64::new(0),
             rules: PhantomData,
         }
     }
@@ -160,21 +157,11 @@ impl<R: Rules> Trust<R> {
         self.pause_ends.fetch_max(now.plus(STORE_PAUSE).0, Ordering::Relaxed);
     }
 
-    /// Whether the store is being left alone by those who can do without it for a while: it is slow, or cannot be read.
-    /// Now and then one of them tries all the same, and if that is answered nobody does without.
+    /// Whether the store is being left alone by those who can do without it for a while: it could not be asked, or takes
+    /// long to answer.
     pub fn is_store_spared(&self, now: Monotonic) -> bool {
-        if self.is_store_away(now) {
-            return true;
-        }
         let is_slow = now.0 < self.slow_ends.load(Ordering::Relaxed);
-        if !is_slow || now.0 < self.works_until.load(Ordering::Relaxed) {
-            return false;
-        }
-        let due = self.tried_at.load(Ordering::Relaxed);
-        let next = now.plus(STORE_PAUSE).0;
-        let tries = now.0 >= due
-            && self.tried_at.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        !tries
+        self.is_store_away(now) || (is_slow && now.0 >= self.works_until.load(Ordering::Relaxed))
     }
 
     /// The store answered a look-up.
@@ -230,19 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_store_is_spared_by_all_but_one_until_it_answers() {
+    fn a_slow_store_is_spared_until_it_answers_somebody() {
         let trust = Trust::<Sound>::new(SECOND);
         assert!(!trust.is_store_spared(at(1000)));
         trust.store_is_slow(at(1000));
-        assert!(!trust.is_store_spared(at(1001)), "the one who tries");
-        assert!(trust.is_store_spared(at(1002)));
+        assert!(trust.is_store_spared(at(1001)));
         trust.lookup_answered(at(1010));
         trust.store_is_slow(at(1100));
         assert!(!trust.is_store_spared(at(1101)));
         trust.store_is_slow(at(2000));
-        assert!(!trust.is_store_spared(at(2020)), "the one who tries");
-        assert!(trust.is_store_spared(at(2021)));
+        assert!(trust.is_store_spared(at(2020)));
         trust.store_failed(at(2100));
+        trust.lookup_answered(at(2100));
         assert!(trust.is_store_spared(at(2300)));
     }
 

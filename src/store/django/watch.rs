@@ -73,10 +73,9 @@ impl ChangeFeed for Feed {
             self.told.extend(own.changes);
             match self.django.has_changed().await {
                 Ok(false) => {}
-                Ok(true) => self.told.push(Change::Something),
                 Err(error) if self.told.is_empty() => return Err(error),
-                // What ours told is not kept back for that. Of Django's nobody knows.
-                Err(_) => self.told.push(Change::Something),
+                // What ours told is not kept back because of Django's tables: of those nobody knows.
+                Ok(true) | Err(_) => self.told.push(Change::Something),
             }
             // The numbers of ours say nothing of Django's tables.
             Ok(Changes::unnumbered(std::mem::take(&mut self.told)))

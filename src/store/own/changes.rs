@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(from(&row(4), &[row(4)]), Some(vec![]));
         assert_eq!(from(&row(4), &[row(4), row(5)]), Some(vec![Change::User(UserId(500))]));
         assert_eq!(from(&row(4), &[row(5)]), Some(vec![Change::User(UserId(500))]), "it was pruned");
-        assert_eq!(from(&row(4), &[other.clone()]), None);
+        assert_eq!(from(&row(4), std::slice::from_ref(&other)), None);
         assert_eq!(from(&row(4), &[other, row(5)]), None);
     }
 
