@@ -222,7 +222,7 @@ impl<R: Rules> Coherence<R> {
             out.push(Command::TakeBack);
         }
         if !is_lost && !went_back {
-            self.apply(changes, now, out);
+            self.apply(changes, false, now, out);
         } else if R::LOST_ROWS_VOID {
             out.push(Command::Void(newest));
             (self.known, self.heard) = (newest, newest.unwrap_or_default());
@@ -236,14 +236,16 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    /// Drops what is named, also what is known by its number: to drop once more does no harm, and a store that went back
-    /// gives numbers out again. Everything is dropped only if some of it is news.
-    fn apply(&mut self, changes: &Changes, now: Monotonic, out: &mut Vec<Command>) {
+    /// Drops what is named. What a reading names is passed over if the stream named it: who reads the store notices
+    /// himself when a number is given out again. A message is never passed over: to drop once more does no harm.
+    fn apply(&mut self, changes: &Changes, is_message: bool, now: Monotonic, out: &mut Vec<Command>) {
         let numbers = changes.first.map(|first| first.0..);
         for (place, change) in changes.changes.iter().enumerate() {
             let place = u64::try_from(place).unwrap_or(u64::MAX);
             let number = numbers.as_ref().map(|from| Sequence(from.start.saturating_add(place)));
-            if *change == Change::Everything && number.is_some() && changes.last <= self.known {
+            let is_all = *change == Change::Everything;
+            let is_known = number.is_some() && if is_all { changes.last } else { number } <= self.known;
+            if is_known && (is_all || !is_message) {
                 continue;
             }
             match change {
@@ -284,7 +286,7 @@ impl<R: Rules> Coherence<R> {
                 _ => self.empty_trust(now, out),
             }
         }
-        self.apply(changes, now, out);
+        self.apply(changes, true, now, out);
         let (Some(first), Some(last), Some(known)) = (changes.first, changes.last, self.known) else {
             // Without numbers nothing is known to be missing.
             self.doubts.are_settled(now, out);

@@ -20,6 +20,8 @@ use std::time::Duration;
 /// Doubts that are remembered, so that it is known when an entry in doubt was last proved. Older ones are forgotten, and
 /// what was in doubt since then counts from its confirmation.
 const DOUBTS_MAX: usize = 16;
+/// Shorter than any belief lasts: nobody waits for a store that hung up after an answer.
+const ANSWER_KEPT: Duration = Duration::from_millis(300);
 /// After a failed look-up the store is left alone for this long.
 pub const STORE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -166,7 +168,7 @@ impl<R: Rules> Trust<R> {
 
     /// The store answered a look-up.
     pub fn lookup_answered(&self, now: Monotonic) {
-        self.works_until.fetch_max(now.plus(self.bound).0, Ordering::Relaxed);
+        self.works_until.fetch_max(now.plus(ANSWER_KEPT).0, Ordering::Relaxed);
     }
 
     /// The store takes long to answer.
