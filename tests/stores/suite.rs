@@ -6,8 +6,8 @@ use doorward::secret::Secret;
 use doorward::store::manage::Account;
 use doorward::store::session::{FoundSession, NewSession};
 use doorward::store::{
-    Change, ChangeFeed, Changes, Grant, Granted, NewToken, NewUser, Sequence, Store, StoreError, StoreFuture,
-    TokenOrigin, Written,
+    CANARY_USER, Change, ChangeFeed, Changes, Grant, Granted, NewToken, NewUser, Sequence, Store, StoreError,
+    StoreFuture, TokenOrigin, Written,
 };
 use std::pin::Pin;
 
@@ -548,4 +548,18 @@ pub(crate) async fn history_is_what_was_not_pruned(open: Open<'_>) {
     let pruned = store.history().await.unwrap().unwrap();
     assert_eq!(pruned.after.0 + pruned.changes.len() as u64, start.0 + 3, "it is known how far it goes");
     assert!(pruned.changes.len() <= 1);
+}
+
+pub(crate) async fn canary_is_refused_and_listed_nowhere(open: Open<'_>) {
+    let store = open().await;
+    for number in 1..=2 {
+        store.insert_canary(token(number, UserId(7))).await.done();
+        let found = store.find_token(digest(number)).await.unwrap().unwrap();
+        assert!(!found.user.is_active && found.user.id == CANARY_USER);
+    }
+    assert!(store.list_tokens(None).await.unwrap().is_empty());
+    assert!(store.list_users().await.unwrap().is_empty());
+    let gone = store.delete_token(CredentialId(1)).await.unwrap();
+    assert_eq!((gone.value, gone.changes.changes), (Some(digest(1)), vec![Change::Credential(digest(1))]));
+    assert!(store.find_token(digest(1)).await.unwrap().is_none());
 }

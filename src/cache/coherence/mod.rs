@@ -340,3 +340,44 @@ impl Doubts {
 pub fn acknowledged<R: Rules>(committed: Monotonic, was_told: bool, bound: Duration) -> Monotonic {
     if was_told || !R::UNTOLD_WAITS { committed } else { committed.plus(bound) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::UserId;
+
+    fn at(milliseconds: u64) -> Monotonic {
+        Monotonic(0).plus(Duration::from_millis(milliseconds))
+    }
+
+    /// What a machine that knows the first five numbers does.
+    fn after_five(event: &Event<'_>) -> Vec<Command> {
+        let (mut machine, mut out) = (Coherence::<Sound>::new(), Vec::new());
+        machine.on(&Event::ReadingBegins { after: Some(Sequence(5)) }, at(10), &mut out);
+        out.clear();
+        machine.on(event, at(30), &mut out);
+        out
+    }
+
+    fn read(changes: &Changes) -> Event<'_> {
+        Event::Read { asked: at(20), changes, newest: changes.last }
+    }
+
+    #[test]
+    fn a_store_whose_numbers_go_back_voids_everything() {
+        let back = Changes::numbered(Sequence(3), vec![]);
+        let voided = [Command::TakeBack, Command::Void(Some(Sequence(3))), Command::Prove(at(20))];
+        assert_eq!(after_five(&read(&back)), voided);
+        let same = Changes::numbered(Sequence(5), vec![]);
+        assert_eq!(after_five(&read(&same)), [Command::Prove(at(20))]);
+    }
+
+    #[test]
+    fn a_message_is_not_passed_over_for_its_number_and_a_reading_is() {
+        let change = Change::User(UserId(1));
+        let known = Changes::numbered(Sequence(4), vec![change]);
+        let message = Event::Heard { connection: 1, publisher: Publisher(1), number: 1, changes: &known };
+        assert_eq!(after_five(&message), [Command::Drop(change, Some(Sequence(5)))]);
+        assert_eq!(after_five(&read(&known)), [Command::Prove(at(20))]);
+    }
+}
