@@ -288,7 +288,7 @@ impl Running {
                 backing.clone(),
                 clock(),
                 Arc::clone(&health),
-                metrics.revocations.clone(),
+                Some(metrics.revocations.clone()),
                 stop.clone(),
             ),
             slow.handle(),
