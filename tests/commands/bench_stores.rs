@@ -37,7 +37,8 @@ fn configure(home: &Home, url: &str, redis: Option<&Redis>) {
 /// All that was measured, and nothing else on standard error but that it is a slow build.
 fn measured(home: &Home, more: &[&str]) -> Value {
     let ran = home.run(&arguments(&[more, &["--json"]].concat()));
-    let errors: Vec<&str> = ran.errors.lines().filter(|line| !line.contains("without optimisation")).collect();
+    let errors: Vec<&str> =
+        ran.errors.lines().filter(|line| !line.contains("without optimisation")).collect();
     assert_eq!((ran.code, errors), (0, vec![]));
     serde_json::from_str(&ran.output).unwrap()
 }
@@ -250,12 +251,42 @@ fn without_redis_that_level_is_an_error_and_the_others_are_measured() {
     let told: Vec<&str> = ran.errors.lines().filter(|line| line.starts_with("error: ")).collect();
     assert!(told.len() == 1, "{}", ran.errors);
     let told = told[0].strip_prefix("error: redis-hit was not measured: ").unwrap();
-    assert!(told.contains("Redis cannot be asked: there is no connection to Redis"), "{told}");
+    assert!(
+        told.contains("Redis cannot be asked: there is no connection to Redis: cannot connect to 127.0.0.1"),
+        "{told}"
+    );
     let said: Value = serde_json::from_str(&ran.output).unwrap();
     check(&said, &["local-hit", "store-hit", "unknown-token"]);
     assert_eq!(cases(&said)[1]["error"], told);
     assert_eq!(said["store"]["rows_removed"], 20);
     assert_eq!(sqlite(&home.path("doorward.db"), COUNT), [0]);
+}
+
+#[test]
+fn a_store_that_goes_away_is_told_of() {
+    let (home, mut server) = (Home::new(), Postgres::start());
+    configure(&home, &server.database().url(), None);
+    assert_eq!(home.list(&["user", "list"]).len(), 0);
+    let name = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'test%'");
+    let name = name.trim().to_owned();
+    let count = |server: &Postgres| server.psql(&name, COUNT).trim().to_owned();
+    let child = start(&home, "2000", || count(&server) == "2000");
+    server.kill();
+    let output = child.wait_with_output().unwrap();
+    let (code, errors) = (output.status.code(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(code, Some(1), "{errors}");
+    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
+    let is_told = |part: &str| lines.iter().any(|line| line.contains(part));
+    assert!(is_told("the rows of the benchmark could not be removed: "), "{errors}");
+    assert!(is_told("unknown-token was not measured: "), "{errors}");
+    assert!(!errors.contains(postgres::PASSWORD), "{errors}");
+    server.restart();
+    // Nobody lets them pass, and whoever serves sweeps them.
+    assert_eq!(count(&server), "2000");
+    server.psql(&name, "UPDATE token SET expires_at = expires_at - 1600");
+    let said = measured(&home, &["--rows", "1"]);
+    assert_eq!(said["store"]["rows_removed"], 1);
+    assert_eq!(count(&server), "0");
 }
 
 #[test]

@@ -565,9 +565,13 @@ pub(crate) async fn canary_is_refused_and_listed_nowhere(open: Open<'_>) {
     assert!(store.find_token(digest(1)).await.unwrap().is_none());
 }
 
-fn canaries(numbers: Range<u64>, expires: i64) -> TokenBatch {
-    let tokens =
-        numbers.map(|number| BatchToken { id: CredentialId(number), digest: digest(number), user: UserId(7) });
+/// Of whom they say they are makes no difference.
+pub(crate) fn canaries(numbers: Range<u64>, expires: i64) -> TokenBatch {
+    let tokens = numbers.map(|number| BatchToken {
+        id: CredentialId(number),
+        digest: digest(number),
+        user: UserId(7),
+    });
     let (origin, created) = (TokenOrigin::Canary, UnixSeconds(1));
     TokenBatch { tokens: tokens.collect(), origin, created, expires: Some(UnixSeconds(expires)) }
 }
@@ -584,7 +588,10 @@ pub(crate) async fn many_canaries_are_deleted_or_pruned_and_nothing_else_is(open
     assert_eq!(listed, [CredentialId(1)]);
     // Another user's token is none of them, and who is not there is not counted.
     let gone = store.delete_canaries([1, 2, 3, 9999].map(digest).to_vec()).await.unwrap();
-    assert_eq!((gone.value, gone.changes.changes), (2, [2, 3].map(|n| Change::Credential(digest(n))).to_vec()));
+    assert_eq!(
+        (gone.value, gone.changes.changes),
+        (2, [2, 3].map(|n| Change::Credential(digest(n))).to_vec())
+    );
     let all: Vec<Digest> = (1..600).map(digest).collect();
     assert_eq!(store.delete_canaries(all).await.unwrap().value, 596);
     store.insert_canaries(canaries(2..4, 5000)).await.done();

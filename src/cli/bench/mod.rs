@@ -118,21 +118,21 @@ fn run_apart(wanted: &Lookup, plot: Option<PlotFile>) -> Result<ExitCode, Failur
 
 /// The report, or the exit code if a signal came.
 fn measure(tokens: NonZeroU32) -> Result<Result<Result<Report, BenchError>, ExitCode>, Failure> {
-    during(move |progress, stop| bench::lookup(tokens, progress, stop))
+    during(move |progress, stop, _| bench::lookup(tokens, progress, stop))
 }
 
-/// Does something with a bar at which it is seen how far it is; what came of it, or the exit code if a signal came.
+/// Does something, shown by a bar; what came of it, or the exit code if a signal came.
 fn during<T: Send + 'static>(
-    work: impl FnOnce(&Progress, &CancellationToken) -> T + Send + 'static,
+    work: impl FnOnce(&Progress, &CancellationToken, &Bar) -> T + Send + 'static,
 ) -> Result<Result<T, ExitCode>, Failure> {
     let stop = CancellationToken::new();
     let signals = StopSignals::listen()?;
     let bar = Arc::new(Bar::new());
-    let shown = Arc::clone(&bar);
+    let (shown, of_work) = (Arc::clone(&bar), Arc::clone(&bar));
     let progress: Progress =
         Arc::new(move |what, done, total| shown.show(&format!("{what:<19}"), done, total));
     let asked = stop.clone();
-    let done = signals.during(&stop, move || work(&progress, &asked));
+    let done = signals.during(&stop, move || work(&progress, &asked, &of_work));
     bar.clear();
     done
 }

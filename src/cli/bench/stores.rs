@@ -21,11 +21,12 @@ pub(in crate::cli::bench) fn run(
     plot: Option<PlotFile>,
 ) -> Result<ExitCode, Failure> {
     let config = load(path)?.config;
-    let ended = during(move |progress, stop| {
+    let ended = during(move |progress, stop, bar| {
         let ended = stores::stores(&config, rows, progress, stop);
-        // On this thread: who gave a signal is told, too, though nobody takes the report.
+        // From here who gave a signal is told, too: nobody takes the report then.
+        bar.clear();
         if let Ok(Ended { report: Err(_), removed: Ok(removed) }) = &ended {
-            tell_plain(&format!("\r{} of the benchmark removed\n", written(*removed)));
+            tell_plain(&format!("{} of the benchmark removed\n", written(*removed)));
         }
         if let Ok(Ended { removed: Err(error), .. }) = &ended {
             tell(&not_removed(&chain(error)));
@@ -39,8 +40,11 @@ pub(in crate::cli::bench) fn run(
     let report = report?;
     let machine = Machine::read();
     let removed = removed.ok();
-    let text =
-        if is_json { format!("{:#}\n", json(&report, removed, &machine)) } else { text(&report, removed, &machine) };
+    let text = if is_json {
+        format!("{:#}\n", json(&report, removed, &machine))
+    } else {
+        text(&report, removed, &machine)
+    };
     if let Some(plot) = plot {
         let cases: Vec<_> = report.measured().collect();
         plot.write(&plot::draw(&format!("look-ups, {}", place(&report)), &cases, &machine)?)?;

@@ -6,8 +6,8 @@ use crate::store::django::Django;
 use crate::store::manage::{ManageTokens, Progress, TokenBatch, TokenPage, TokenPlace};
 use crate::store::sql::error::unavailable;
 use crate::store::{
-    CANARY_USER, Change, FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore, TokenSummary,
-    UserStore as _, Written,
+    CANARY_USER, Change, FoundToken, Grant, Granted, NewToken, StoreError, StoreFuture, TokenStore,
+    TokenSummary, UserStore as _, Written,
 };
 use std::collections::BTreeSet;
 

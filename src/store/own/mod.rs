@@ -114,10 +114,8 @@ const TOKENS: Prune = Prune {
     delete: "DELETE FROM token WHERE id",
 };
 /// Those of [`CANARY_USER`](crate::store::CANARY_USER): of processes that did not come to delete them.
-const CANARIES: Prune = Prune {
-    find: "SELECT id FROM token WHERE user_id = -1 AND expires_at < ?1 LIMIT ?2",
-    ..TOKENS
-};
+const CANARIES: Prune =
+    Prune { find: "SELECT id FROM token WHERE user_id = -1 AND expires_at < ?1 LIMIT ?2", ..TOKENS };
 const SESSIONS: Prune = Prune {
     find: "SELECT digest FROM session WHERE expires_at < ?1 LIMIT ?2",
     key: |row| row.bytes("digest").map(|digest| Value::Bytes(Some(digest))),

@@ -108,7 +108,11 @@ impl Ground {
     }
 
     /// Writes the rows; yields what it took.
-    pub(super) fn write(&self, progress: &Progress, stop: &CancellationToken) -> Result<Duration, BenchError> {
+    pub(super) fn write(
+        &self,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Duration, BenchError> {
         let began = self.clock.monotonic();
         let (digests, mut written) = (self.digests(), 0);
         for batch in digests.chunks(CANARIES_MAX) {

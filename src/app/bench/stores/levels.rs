@@ -74,17 +74,18 @@ pub(super) fn measure(
 async fn reach(ground: &Ground, shared: &SharedCache, stop: &CancellationToken) -> Result<(), BenchError> {
     let key = CredentialKey { digest: ground.keys.digest(0), family: Family::Doorward };
     let began = ground.clock.monotonic();
-    let mut why = Away::Paused;
+    let mut why = None;
     while ground.clock.monotonic().since(began) < REDIS_TIME {
         match shared.get(&key).await {
             Ok(_) => return Ok(()),
             // Says nothing of why.
             Err(Away::Paused) => {}
-            Err(away) => why = away,
+            Err(away) => why = Some(away),
         }
         ground.pause(INTERVAL, stop).await?;
     }
-    Err(BenchError::Redis(why))
+    let unconnected = || shared.state().why.map(|why| Away::Unconnected(Some(why)));
+    Err(BenchError::Redis(why.or_else(unconnected).unwrap_or(Away::Silent)))
 }
 
 /// A level that is being measured.
