@@ -115,7 +115,7 @@ impl Subject {
     /// One who asks the gateway's authenticator.
     pub(in crate::app::bench) async fn asker(&self) -> Result<Asker, BenchError> {
         let service = Arc::clone(&self.running.reloader().connections().serving.load().service);
-        Ok(Asker::new(Door::Gateway(service), Arc::clone(&self.clock)).await?)
+        Asker::new(Door::Gateway(service), Arc::clone(&self.clock)).await
     }
 
     /// Empties the cache.
