@@ -4,6 +4,7 @@
 //! they say, in turn.
 
 mod canary;
+mod confirming;
 mod peers;
 mod reading;
 
@@ -15,8 +16,9 @@ use crate::app::health::{Health, Part};
 use crate::cache::change::{Change, Changes};
 use crate::cache::coherence::{Coherence, Command, Distrust, Event};
 use crate::cache::redis::{self, Body, SharedCache};
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::telemetry::metrics::RevocationMetrics;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -63,8 +65,17 @@ pub(in crate::app) async fn watch(
     };
     let mut keeper = Keeper::new(&backing, Arc::clone(&clock), health, wake, Heard { peers, answers });
     let keep = async {
+        let mut confirming: Option<Pin<Box<dyn Future<Output = Monotonic> + Send>>> = None;
         loop {
+            if std::mem::take(&mut keeper.is_to_confirm) {
+                let (cache, store) = (Arc::clone(&backing.cache), Arc::clone(&backing.store));
+                confirming = Some(Box::pin(confirming::confirm(cache, store, Arc::clone(&clock))));
+            }
             tokio::select! {
+                began = under_way(confirming.as_mut()) => {
+                    confirming = None;
+                    keeper.on(&Event::Confirmed { began });
+                }
                 told = readings.recv() => match told {
                     Some(told) => keeper.told(&told),
                     None => return,
@@ -83,6 +94,13 @@ pub(in crate::app) async fn watch(
         () = canary.work() => {}
         () = keep => {}
         () = stop.cancelled() => {}
+    }
+}
+
+async fn under_way<T>(act: Option<&mut Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match act {
+        Some(act) => act.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -119,6 +137,8 @@ struct Keeper<'a> {
     also: Heard,
     machine: Coherence,
     commands: Vec<Command>,
+    /// The machine said so, and it is not under way yet.
+    is_to_confirm: bool,
     /// Counts connections to the stream.
     connection: u64,
     is_open: bool,
@@ -142,6 +162,7 @@ impl<'a> Keeper<'a> {
             also,
             machine: Coherence::new(),
             commands: Vec::new(),
+            is_to_confirm: false,
             connection: 0,
             is_open: false,
             distrust: Some(Distrust::Closed),
@@ -230,8 +251,10 @@ impl<'a> Keeper<'a> {
         let mut has_changed = false;
         for command in self.commands.drain(..) {
             has_changed |= matches!(command, Command::Drop(..));
-            if command == Command::ReadNow {
-                self.wake.notify_one();
+            match command {
+                Command::ReadNow => self.wake.notify_one(),
+                Command::Confirm => self.is_to_confirm = true,
+                _ => {}
             }
             cache.carry_out(command, now);
         }

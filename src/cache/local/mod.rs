@@ -10,12 +10,16 @@
 //! `quick_cache` was chosen because its placeholder refuses a fill that was removed meanwhile; moka puts a revoked
 //! token back.
 
+mod confirm;
 mod load;
+
+pub use crate::cache::local::confirm::Confirmed;
 
 use crate::cache::change::{Change, Sequence};
 use crate::cache::coherence::Command;
 use crate::cache::coherence::seen::Seen;
 use crate::cache::coherence::trust::Trust;
+use crate::cache::in_use::InUse;
 use crate::cache::touched::Touched;
 use crate::cache::users::{UserRecord, Users};
 use crate::cache::uses::Uses;
@@ -274,6 +278,7 @@ pub struct LocalCache {
     unknowns: Unknowns,
     users: Users,
     uses: Uses,
+    in_use: InUse,
     evicted: Evictions,
     unknowns_evicted: Evictions,
     touched: Touched,
@@ -320,6 +325,7 @@ impl LocalCache {
             unknowns_evicted,
             users: Users::new(),
             uses: Uses::new(known_bytes / SMALLEST_BYTES),
+            in_use: InUse::default(),
             touched: Touched::new(),
             hasher: Seeded::default(),
             settings,
@@ -402,7 +408,7 @@ impl LocalCache {
             Command::Carry(sent) => self.trust.carry(sent),
             Command::Doubt(moment) => self.doubt(moment),
             // The store is not read from here.
-            Command::ReadNow => {}
+            Command::ReadNow | Command::Confirm => {}
         }
     }
 
@@ -444,6 +450,11 @@ impl LocalCache {
     /// When credentials were last used.
     pub fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// What was asked for lately.
+    pub fn in_use(&self) -> &InUse {
+        &self.in_use
     }
 
     /// How full it is: known credentials, and unknown ones.

@@ -12,6 +12,7 @@ mod manage;
 mod own;
 mod sessions;
 mod statements;
+mod together;
 mod users;
 mod watch;
 
@@ -167,6 +168,10 @@ impl Store for Django {
             let feed = watch::Feed::open(&self.database, &self.own).await?;
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
         })
+    }
+
+    fn leaves_changes_unnamed(&self) -> bool {
+        true
     }
 
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
