@@ -17,7 +17,7 @@ use crate::cache::change::{Change, Changes};
 use crate::cache::coherence::{Coherence, Command, Distrust, Event};
 use crate::cache::redis::{self, Body, SharedCache};
 use crate::clock::{Clock, Monotonic};
-use crate::telemetry::metrics::RevocationMetrics;
+use crate::telemetry::metrics::{RevocationMetrics, StoreMetrics};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(in crate::app) async fn watch(
     backing: Backing,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
-    metrics: RevocationMetrics,
+    (metrics, store_metrics): (RevocationMetrics, StoreMetrics),
     stop: CancellationToken,
 ) {
     let peers = Arc::new(Peers::default());
@@ -68,8 +68,8 @@ pub(in crate::app) async fn watch(
         let mut confirming: Option<Pin<Box<dyn Future<Output = Monotonic> + Send>>> = None;
         loop {
             if std::mem::take(&mut keeper.is_to_confirm) {
-                let (cache, store) = (Arc::clone(&backing.cache), Arc::clone(&backing.store));
-                confirming = Some(Box::pin(confirming::confirm(cache, store, Arc::clone(&clock))));
+                let all = confirming::confirm(backing.clone(), Arc::clone(&clock), store_metrics.clone());
+                confirming = Some(Box::pin(all));
             }
             tokio::select! {
                 began = under_way(confirming.as_mut()) => {
@@ -171,7 +171,11 @@ impl<'a> Keeper<'a> {
 
     fn told(&mut self, told: &Told) {
         match told {
-            Told::Begins { after } => self.on(&Event::ReadingBegins { after: *after }),
+            Told::Begins { after } => {
+                self.on(&Event::ReadingBegins { after: *after });
+                // It may have come to be unseen.
+                self.backing.cache.forget_unknown();
+            }
             Told::Read { asked, changes } => {
                 self.backing.cache.trust().store_answered();
                 self.on(&Event::Read { asked: *asked, changes, newest: changes.last });

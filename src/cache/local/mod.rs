@@ -408,7 +408,8 @@ impl LocalCache {
             Command::Carry(sent) => self.trust.carry(sent),
             Command::Doubt(moment) => self.doubt(moment),
             // The store is not read from here.
-            Command::ReadNow | Command::Confirm => {}
+            Command::ReadNow => {}
+            Command::Confirm => self.forget_unknown_of_others(),
         }
     }
 
@@ -439,7 +440,12 @@ impl LocalCache {
     /// stale.
     pub fn doubt(&self, moment: Monotonic) {
         self.trust.doubt(moment);
-        self.forget_unknown();
+        self.forget_unknown_of_others();
+    }
+
+    /// Forgets unknown credentials but those of our own tables, whose changes are named always.
+    fn forget_unknown_of_others(&self) {
+        self.unknowns.retain(|key, _| key.family == Family::Doorward);
     }
 
     /// How far entries are believed.
