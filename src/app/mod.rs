@@ -288,7 +288,7 @@ impl Running {
                 backing.clone(),
                 clock(),
                 Arc::clone(&health),
-                (metrics.revocations.clone(), metrics.store.clone()),
+                Some((metrics.revocations.clone(), metrics.store.clone())),
                 stop.clone(),
             ),
             slow.handle(),

@@ -4,9 +4,11 @@
 //! returns: when the caller is answered, the act is durable and effective. Who cannot tell the others waits until
 //! none of them believes any more what was true before; without Redis they learn of it from the store.
 
+mod canary;
 pub mod manage;
 pub mod sessions;
 
+pub use crate::credentials::canary::CANARIES_MAX;
 pub use crate::credentials::sessions::CreatedSession;
 
 use crate::cache::change::{Changes, Sequence};
@@ -18,7 +20,7 @@ use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    CANARY_USER, Change, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary,
+    Change, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary,
     UserWithPassword, Written,
 };
 use crate::telemetry::metrics::StoreMetrics;
@@ -325,33 +327,6 @@ impl Credentials {
     pub async fn revoke_token(&self, id: CredentialId) -> Result<(), CredentialsError> {
         let deleted = self.metrics.measure("delete-token", self.store.delete_token(id)).await?;
         self.settle(deleted).await.map(drop).ok_or(CredentialsError::NoSuchToken)
-    }
-
-    /// Makes a credential that nobody has; it is there to be revoked. Yields its id and digest.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
-    pub async fn make_canary(&self) -> Result<(CredentialId, Digest), CredentialsError> {
-        let key = Secret::random_hex::<TOKEN_BYTES>("")?;
-        let token = self.new_token(CANARY_USER, &key, "", TokenOrigin::Canary)?;
-        let (id, digest) = (token.id, token.digest);
-        // Whatever becomes of this process, it is pruned.
-        let token = NewToken { expires: Some(token.created), ..token };
-        self.announce(self.store.insert_canary(token).await?).await;
-        Ok((id, digest))
-    }
-
-    /// Revokes it, as any other one, and has all other replicas say that they have dropped it. Yields the number of the
-    /// message; `None`: they could not be told.
-    ///
-    /// # Errors
-    /// If there is no such token, or the store cannot be written.
-    pub async fn revoke_canary(&self, id: CredentialId) -> Result<Option<u64>, CredentialsError> {
-        let Written { value, changes } = self.store.delete_token(id).await?;
-        self.forget_all(&changes);
-        value.ok_or(CredentialsError::NoSuchToken)?;
-        let Some(shared) = &self.shared else { return Ok(None) };
-        Ok(shared.invalidate_canary(&changes).await.ok())
     }
 
     /// Lists tokens: all, or one user's.

@@ -20,7 +20,7 @@ use crate::cache::local::Outage;
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
-use crate::store::manage::{ManageTokens, ManageUsers};
+use crate::store::manage::{ManageTokens, ManageUsers, TokenBatch};
 use crate::store::session::SessionStore;
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -431,7 +431,20 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     /// As [`TokenStore::insert_token`].
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>>;
 
-    /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
+    /// Stores many of them, all or none.
+    ///
+    /// # Errors
+    /// As [`TokenStore::insert_token`].
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>>;
+
+    /// Deletes those of these tokens that are canaries, and yields how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>>;
+
+    /// Forgets rows of the table of changes that every feed has long read, tokens long expired, and canaries whose
+    /// process must have ended.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.

@@ -161,7 +161,7 @@ async fn many_who_wait_for_one_are_all_answered_whatever_is_written_meanwhile() 
                     user: user(1, 1),
                     csrf_secret: None,
                 };
-                Ok::<_, std::convert::Infallible>(Some(found))
+                Ok::<_, Infallible>(Some(found))
             };
             bench.cache.load(key(1), &bench.clock, STALE, ask).await
         })

@@ -30,22 +30,34 @@ const READINGS_MAX: usize = 4;
 /// missed one.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Watches until stopped.
+/// Watches until stopped. Without `metrics` this process is a visitor: it neither measures nor says that it is there.
 pub(in crate::app) async fn watch(
     backing: Backing,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
-    (metrics, store_metrics): (RevocationMetrics, StoreMetrics),
+    metrics: Option<(RevocationMetrics, StoreMetrics)>,
     stop: CancellationToken,
 ) {
     let peers = Arc::new(Peers::default());
-    let (canary, answers) = Canary::new(
-        Arc::clone(&backing.credentials),
-        Arc::clone(&clock),
-        Arc::clone(&peers),
-        metrics,
-        backing.cache.trust().bound(),
-    );
+    let is_visitor = metrics.is_none();
+    let mut store_metrics = StoreMetrics::default();
+    let (canary, answers) = match metrics {
+        Some((metrics, of_store)) => {
+            store_metrics = of_store;
+            let (credentials, bound) = (Arc::clone(&backing.credentials), backing.cache.trust().bound());
+            let (canary, answers) =
+                Canary::new(credentials, Arc::clone(&clock), Arc::clone(&peers), metrics, bound);
+            (Some(canary), answers)
+        }
+        // Nobody listens.
+        None => (None, mpsc::channel(1).0),
+    };
+    let canary = async {
+        match canary {
+            Some(canary) => canary.work().await,
+            None => std::future::pending().await,
+        }
+    };
     let wake = Arc::new(Notify::new());
     let (sender, mut readings) = mpsc::channel(READINGS_MAX);
     let reading = Reading {
@@ -58,7 +70,7 @@ pub(in crate::app) async fn watch(
     let shared = backing.shared.clone();
     let mut stream = shared.as_ref().map(SharedCache::stream);
     let present = async {
-        match &shared {
+        match shared.as_ref().filter(|_| !is_visitor) {
             Some(shared) => be_present(shared, clock.as_ref()).await,
             None => std::future::pending().await,
         }
@@ -91,7 +103,7 @@ pub(in crate::app) async fn watch(
     tokio::select! {
         () = reading.work() => {}
         () = present => {}
-        () = canary.work() => {}
+        () = canary => {}
         () = keep => {}
         () = stop.cancelled() => {}
     }

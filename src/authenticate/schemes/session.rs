@@ -255,6 +255,7 @@ impl SessionScheme {
         let now = self.sessions.lookups.now();
         let verdict = match loaded {
             Loaded::Known(known) => self.decide(known, now, AnsweredBy::Store, &mut effects),
+            Loaded::Shared(known) => self.decide(known, now, AnsweredBy::Redis, &mut effects),
             Loaded::Stale(known) => self.decide(known, now, AnsweredBy::Stale, &mut effects),
             Loaded::Unknown(Nothing::Nobody) => Verdict::NotMine,
             Loaded::Unknown(Nothing::Absent) => {

@@ -98,7 +98,7 @@ impl LocalCache {
                 if let Some(shared) = share().await
                     && let Some(known) = asking.take_shared(shared, moment, Now::read(clock), stale)
                 {
-                    return Ok(Loaded::Known(known));
+                    return Ok(Loaded::Shared(known));
                 }
             }
             // Waiting took time; the load begins here.

@@ -171,6 +171,8 @@ pub enum Recall {
 pub enum Loaded {
     /// The store vouched for it.
     Known(Known),
+    /// The store told another replica, and what that one told is to be believed.
+    Shared(Known),
     /// As [`Recall::Stale`].
     Stale(Known),
     /// The store has nothing.

@@ -19,8 +19,10 @@ mod watch;
 use crate::clock::UnixSeconds;
 use crate::config::UserTable;
 use crate::django;
+use crate::identity::Digest;
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
 use crate::store::django::users::read_row;
+use crate::store::manage::TokenBatch;
 use crate::store::own::Own;
 use crate::store::sql::error::unavailable;
 use crate::store::sql::{Database, Row, ServerOptions, ServerUrl, values};
@@ -177,6 +179,20 @@ impl Store for Django {
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
         Box::pin(async {
             let Written { value, changes } = self.own.insert_canary(token).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async {
+            let Written { value, changes } = self.own.insert_canaries(batch).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>> {
+        Box::pin(async move {
+            let Written { value, changes } = self.own.delete_canaries(&digests).await?;
             Ok(Written { value, changes: changes.without_numbers() })
         })
     }
