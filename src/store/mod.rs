@@ -400,6 +400,11 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     /// [`StoreError::Unavailable`] if the store cannot be opened.
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>>;
 
+    /// By what means its feed finds what others commit, for people.
+    fn found_by(&self) -> &'static str {
+        "a look at the store each 100 ms"
+    }
+
     /// The latest changes, as many as are kept and at most 10,000. `None`: the store numbers none.
     ///
     /// # Errors
