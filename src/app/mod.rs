@@ -67,6 +67,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::app::reload::{ReloadError, Reloader};
 pub use crate::app::stamp::Stamp;
+pub use crate::app::store::django_triggers;
 pub use crate::app::summary::log_summary;
 
 /// Threads for what is slow: SQL has a thread for each connection besides.
@@ -181,6 +182,15 @@ impl Backing {
     /// If it cannot be opened, or the threads for passwords cannot be started.
     pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, AppError> {
         Self::open_measured(config, clock, &Metrics::new()).await
+    }
+
+    /// By what means it is found what other processes changed.
+    pub(in crate::app) fn found_by(&self) -> String {
+        let store = self.store.found_by();
+        match &self.shared {
+            Some(_) => format!("Redis, within milliseconds; what is not told there: {store}"),
+            None => store.to_owned(),
+        }
     }
 
     /// As [`Self::open`]; what is slow is measured.

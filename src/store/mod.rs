@@ -417,6 +417,11 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
         false
     }
 
+    /// By what means its feed finds what others commit, for people.
+    fn found_by(&self) -> &'static str {
+        "a look at the store each 100 ms"
+    }
+
     /// The latest changes, as many as are kept and at most 10,000. `None`: the store numbers none.
     ///
     /// # Errors

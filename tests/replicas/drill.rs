@@ -126,13 +126,18 @@ impl Drill {
         let after = Usage::of(fleet);
         self.report(&seen, [calm, began, mended], &done);
         let what = self.what;
-        println!("long: {what}: somebody unknown is let in after {known_again:.0?}, all is well after {well:.0?}");
+        println!(
+            "long: {what}: somebody unknown is let in after {known_again:.0?}, all is well after {well:.0?}"
+        );
         println!("long: {what}: from {before} to {after}");
         assert!(seen.failed().is_empty(), "{what}: known requests have failed: {:?}", seen.failed());
         let longest = seen.times(calm, Instant::now()).max();
         assert!(longest < PATIENT, "{what}: somebody known waited for {longest:?}");
         assert!(well < RECOVERY, "{what}: well after {well:?}");
-        assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{what}: from {before} to {after}");
+        assert!(
+            after.descriptors <= before.descriptors + DESCRIPTORS_MORE,
+            "{what}: from {before} to {after}"
+        );
         cast.assert_nothing_is_half_done(fleet, &done).await;
     }
 
@@ -252,7 +257,11 @@ impl Drill {
         let what = self.what;
         let time = mended - began;
         println!("long: {what} for {time:.1?}: of the known: {}", seen.times(began, mended));
-        println!("long: {what}: before: {}; after: {}", seen.times(calm, began), seen.times(mended, Instant::now()));
+        println!(
+            "long: {what}: before: {}; after: {}",
+            seen.times(calm, began),
+            seen.times(mended, Instant::now())
+        );
         println!(
             "long: {what}: look-ups of the unknown: {}; {} tokens and {} sessions given, {} tokens revoked",
             done.lookups,

@@ -78,7 +78,7 @@ pub(super) const PROBE_SESSIONS: &str =
     r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s LIMIT 0"#;
 
 /// A name as SQL's standard quotes it; the configuration lets no quote into one.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{name}\"")
 }
 
