@@ -7,6 +7,7 @@ mod act;
 mod bar;
 mod bench;
 mod describe;
+mod django;
 mod first;
 mod group;
 mod import;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 pub use crate::cli::bench::{BenchCommand, Lookup};
 pub use crate::cli::describe::{Completions, Manual};
+pub use crate::cli::django::{DjangoCommand, DjangoTriggers};
 pub use crate::cli::first::{Beginning, Init, Proxy};
 pub use crate::cli::group::{GroupCommand, Members};
 pub use crate::cli::import::ImportTokens;
@@ -131,6 +133,9 @@ pub enum Command {
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Prepare an existing Django database.
+    #[command(subcommand)]
+    Django(DjangoCommand),
     /// Measure how fast doorward is on this machine, or with --config what a look-up takes in your own stores.
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -109,6 +109,7 @@ without! {
     changes_have_to_drop: CHANGES_DROP;
     proofs_count_from_when_they_were_asked_for: PROOF_AS_OF_ASKING;
     doubts_outlast_proofs: DOUBT_OUTLASTS_PROOFS;
+    confirming_has_to_stop_proofs: CONFIRMING_STOPS_PROOFS;
     belief_has_to_end: BELIEF_ENDS;
     what_is_stale_has_to_end: STALE_ENDS;
     stale_is_for_a_store_that_is_away: STALE_WHILE_AWAY;

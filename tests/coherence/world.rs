@@ -33,6 +33,7 @@ const PRESENCE: Micros = 500 * MILLI;
 /// Without a heartbeat for this long a connection is given up.
 const SILENCE: Micros = 400 * MILLI;
 /// A question to the store is given up after this.
+const CONFIRM_TIME: Micros = 250 * MILLI;
 const STORE_TIME: Micros = 500 * MILLI;
 const STREAM_TIME: Micros = 100 * MILLI;
 /// A replica that had the store for this long has it.
@@ -112,6 +113,21 @@ enum Step {
     ReadFailed {
         replica: usize,
         life: u32,
+    },
+    /// All entries of the replica are asked for at once.
+    ConfirmAtStore {
+        replica: usize,
+        life: u32,
+        began: Micros,
+        moment: Moment,
+    },
+    ConfirmAnswer {
+        replica: usize,
+        life: u32,
+        began: Micros,
+        moment: Moment,
+        /// Tokens that are good. `None`: no answer in time.
+        good: Option<Vec<bool>>,
     },
     BeatDue {
         replica: usize,
@@ -430,6 +446,7 @@ impl<R: Rules> Replica<R> {
             Command::Carry(moment) => self.trust.carry(moment),
             Command::Doubt(moment) => self.trust.doubt(moment),
             Command::ReadNow => *reads_now = true,
+            Command::Confirm => {}
         }
     }
 
@@ -444,6 +461,20 @@ impl<R: Rules> Replica<R> {
             self.seen.mark(hash, number, UnixSeconds(0));
             self.touched.mark(hash);
             self.entries.remove(&token);
+        }
+    }
+
+    /// Takes in what the store said of all tokens at once.
+    fn confirm(&mut self, began: Micros, moment: Moment, good: Option<&[bool]>) {
+        let Some(good) = good else { return };
+        let confirmed = monotonic(began);
+        self.entries.retain(|token, entry| good[*token] || entry.confirmed >= confirmed);
+        for (token, entry) in &mut self.entries {
+            let is_touched = self.touched.since(token_hash(*token), moment)
+                || self.touched.since(user_hash(user_of(*token)), moment);
+            if !is_touched {
+                entry.confirmed = entry.confirmed.max(confirmed);
+            }
         }
     }
 
@@ -585,9 +616,16 @@ impl<R: Rules> World<R> {
         let now = self.now;
         let replica = &mut self.replicas[number];
         replica.machine.on(event, monotonic(now), &mut self.commands);
+        let confirms = self.commands.contains(&Command::Confirm);
         for command in self.commands.drain(..) {
             replica.carry_out(command, now, &mut reads_now);
         }
+        if confirms {
+            let (life, moment) = (replica.life, replica.touched.now());
+            let wait = self.store_latency(number);
+            self.after(wait, Step::ConfirmAtStore { replica: number, life, began: now, moment });
+        }
+        let replica = &self.replicas[number];
         if reads_now {
             let life = replica.life;
             self.after(0, Step::ReadDue { replica: number, life });
@@ -625,6 +663,21 @@ impl<R: Rules> World<R> {
             Step::ReadFailed { replica, life } if self.is_alive(replica, life) => {
                 self.read_ends(replica, life);
                 self.replicas[replica].trust.store_failed(monotonic(self.now));
+            }
+            Step::ConfirmAtStore { replica, life, began, moment } => {
+                let good = |token: usize| {
+                    !self.store.token_revoked[token] && !self.store.user_revoked[user_of(token)]
+                };
+                let answer = self.replicas[replica].has_sql.then(|| (0..TOKENS).map(good).collect());
+                let latency = self.store_latency(replica);
+                let left = (began + CONFIRM_TIME).saturating_sub(self.now);
+                let good = answer.filter(|_| latency <= left);
+                let answer = Step::ConfirmAnswer { replica, life, began, moment, good };
+                self.after(latency.min(left), answer);
+            }
+            Step::ConfirmAnswer { replica, life, began, moment, good } if self.is_alive(replica, life) => {
+                self.replicas[replica].confirm(began, moment, good.as_deref());
+                self.on(replica, &Event::Confirmed { began: monotonic(began) });
             }
             Step::BeatDue { replica, life } if self.is_alive(replica, life) => self.beat(replica, life),
             Step::BeatAtServer { replica, connection, sent } => {

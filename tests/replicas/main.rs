@@ -9,11 +9,16 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "test code: a panic is a failed test"
 )]
 
+mod ailing;
 mod alone;
+mod drill;
 mod fleet;
+mod load;
+mod long;
 mod outages;
 mod poison;
 mod race;

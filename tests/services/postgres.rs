@@ -125,6 +125,11 @@ impl Postgres {
         }
     }
 
+    /// Ends it in good order: it says good-bye to whoever is connected. From now on its port refuses.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
     /// On the same port, with what was committed.
     pub(crate) fn restart(&mut self) {
         self.end(Signal::INT);
@@ -143,6 +148,11 @@ impl Postgres {
         let database = self.database();
         self.psql("postgres", &format!("ALTER DATABASE {} SET TABLESPACE small", database.name));
         database
+    }
+
+    /// One that was made before.
+    pub(crate) fn known_database(&self, name: &str) -> Database<'_> {
+        Database { server: self, name: name.to_owned() }
     }
 
     pub(crate) fn url(&self, database: &str) -> String {

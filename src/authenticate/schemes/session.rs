@@ -379,7 +379,7 @@ impl Sessions {
         let digest = Digest::of(key.expose());
         let cache_key = CredentialKey { digest, family: Family::Session };
         let ask = || self.find(key, cache_key, age_seconds);
-        self.lookups.load(cache_key, stale, ask).await.map_err(NobodyKnows)
+        self.lookups.load_presented(cache_key, key, stale, ask).await.map_err(NobodyKnows)
     }
 
     async fn find(

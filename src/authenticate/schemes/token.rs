@@ -198,7 +198,12 @@ impl Families {
                 Ok::<_, StoreError>(Answer { found: found.and_then(fact).into(), as_of })
             }
         };
-        self.lookups.load(key, stale, ask).await.map_err(NobodyKnows)
+        let loaded = if key.family == Family::Authtoken {
+            self.lookups.load_presented(key, token, stale, ask).await
+        } else {
+            self.lookups.load(key, stale, ask).await
+        };
+        loaded.map_err(NobodyKnows)
     }
 
     /// What a token is called, however old the answer is: its id never changes.

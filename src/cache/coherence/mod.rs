@@ -26,8 +26,8 @@ use std::time::Duration;
 
 /// Publishers that are told apart. Past it all are forgotten, as if the stream had been opened anew.
 const PUBLISHERS_MAX: usize = 4096;
-/// Between two doubts. Each makes every credential in use be asked for once more, and a busy Django writes all the time;
-/// what was changed in between is found by the next one.
+/// Between the end of one doubt and the next. Each makes every credential in use be asked for once more, and a busy Django
+/// writes all the time; what was changed in between is found by the next one.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(300);
 
 /// A process that publishes; made up at its start.
@@ -76,6 +76,11 @@ pub enum Event<'a> {
     },
     /// A message that cannot be trusted.
     Bad,
+    /// What [`Command::Confirm`] asked for is done, or given up.
+    Confirmed {
+        /// The store was asked after this moment for whatever was confirmed.
+        began: Monotonic,
+    },
 }
 
 /// What is to be done, in this order.
@@ -95,6 +100,9 @@ pub enum Command {
     Carry(Monotonic),
     /// [`trust::Trust::doubt`].
     Doubt(Monotonic),
+    /// Ask the store for the credentials in use, all together; [`Event::Confirmed`] has to follow. Then whatever was not
+    /// confirmed is in doubt. Until then nothing is proved, so it need not be hurried.
+    Confirm,
     /// Read the store now rather than when it is due.
     ReadNow,
 }
@@ -141,7 +149,10 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Doubts {
     last: Option<Monotonic>,
+    /// Found, and not asked for yet.
     is_pending: bool,
+    /// Since when the store is asked for what is in use.
+    confirming: Option<Monotonic>,
 }
 
 impl<R: Rules> Coherence<R> {
@@ -173,6 +184,7 @@ impl<R: Rules> Coherence<R> {
             }
             Event::Beat { sent } => self.beat(sent, now, out),
             Event::Bad => self.empty_trust(now, out),
+            Event::Confirmed { began } => self.doubts.confirmed(began, now, out),
         }
     }
 
@@ -231,7 +243,7 @@ impl<R: Rules> Coherence<R> {
             self.known = self.known.max(Some(newest));
         }
         self.read = self.read.max(Some(asked));
-        if self.doubts.are_settled(now, out) {
+        if self.doubts.are_settled::<R>(now, out) {
             out.push(Command::Prove(if R::PROOF_AS_OF_ASKING { asked } else { now }));
         }
     }
@@ -289,7 +301,7 @@ impl<R: Rules> Coherence<R> {
         self.apply(changes, true, now, out);
         let (Some(first), Some(last), Some(known)) = (changes.first, changes.last, self.known) else {
             // Without numbers nothing is known to be missing.
-            self.doubts.are_settled(now, out);
+            self.doubts.are_settled::<R>(now, out);
             return;
         };
         self.heard = self.heard.max(last);
@@ -324,14 +336,22 @@ impl<R: Rules> Default for Coherence<R> {
 
 impl Doubts {
     /// Whether all that was found is in doubt; until then nothing is proved.
-    fn are_settled(&mut self, now: Monotonic, out: &mut Vec<Command>) -> bool {
+    fn are_settled<R: Rules>(&mut self, now: Monotonic, out: &mut Vec<Command>) -> bool {
         let is_due = self.last.is_none_or(|last| now.since(last) >= DOUBT_INTERVAL);
-        if self.is_pending && is_due {
+        if self.is_pending && is_due && self.confirming.is_none() {
             // What is asked for from now on finds it.
-            out.push(Command::Doubt(now));
-            (self.last, self.is_pending) = (Some(now), false);
+            out.push(Command::Confirm);
+            (self.confirming, self.is_pending) = (Some(now), false);
         }
-        !self.is_pending
+        !self.is_pending && (self.confirming.is_none() || !R::CONFIRMING_STOPS_PROOFS)
+    }
+
+    fn confirmed(&mut self, began: Monotonic, now: Monotonic, out: &mut Vec<Command>) {
+        // Of an earlier one, which asked too soon.
+        if self.confirming.is_some_and(|since| since <= began) {
+            out.push(Command::Doubt(began));
+            (self.confirming, self.last) = (None, Some(now));
+        }
     }
 }
 

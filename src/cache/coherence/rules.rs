@@ -12,6 +12,8 @@ pub trait Rules: Debug + Send + Sync + 'static {
     const PROOF_AS_OF_ASKING: bool = true;
     /// What is in doubt is not proved by what proves the rest.
     const DOUBT_OUTLASTS_PROOFS: bool = true;
+    /// While what is in use is asked for after a change that nobody named, nothing is proved.
+    const CONFIRMING_STOPS_PROOFS: bool = true;
     /// An entry is believed for the bound after its proof, and no longer.
     const BELIEF_ENDS: bool = true;
     /// An entry is stale for `stale_while_unreachable` after its proof, and no longer.

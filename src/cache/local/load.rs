@@ -7,7 +7,10 @@ use crate::cache::local::{
     CredentialKey, Fact, Found, Guard, Known, Loaded, LocalCache, Nothing, Now, Outage, Shared,
 };
 use crate::cache::touched::Moment;
+use crate::cache::users::UserRecord;
 use crate::clock::{Clock, Monotonic, UnixSeconds};
+use crate::identity::User;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A load that is overtaken again and again gives up; the caller answers that nobody knows.
@@ -129,15 +132,21 @@ impl LocalCache {
     }
 
     fn adopt(&self, fact: Fact, began: Monotonic, moment: Moment) -> Option<Known> {
-        let hash = self.hash(&fact.user.id);
-        let user = self.users.adopt(fact.user, began)?;
+        let user = self.adopt_user(fact.user, began, moment)?;
+        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
+        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
+    }
+
+    /// The record of a user who was read by a load that began then. `None`: it may be old.
+    pub(super) fn adopt_user(&self, user: User, began: Monotonic, moment: Moment) -> Option<Arc<UserRecord>> {
+        let hash = self.hash(&user.id);
+        let user = self.users.adopt(user, began)?;
         // The record is registered now: an invalidation from here on retires it; an earlier one is seen here.
         if self.touched.since(hash, moment) {
             self.users.retire(user.user.id);
             return None;
         }
-        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
-        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
+        Some(user)
     }
 
     fn remember_unknown(&self, key: CredentialKey, nothing: Nothing, began: Monotonic, moment: Moment) {

@@ -136,6 +136,14 @@ impl Store for Own {
         })
     }
 
+    fn found_by(&self) -> &'static str {
+        match &self.database {
+            Database::Sqlite(_) => "a look at the file each 100 ms",
+            Database::Postgres(_) => "PostgreSQL's NOTIFY, within milliseconds, and a look each 100 ms",
+            Database::MySql(_) => "a look at the store each 100 ms",
+        }
+    }
+
     fn history(&self) -> StoreFuture<'_, Option<History>> {
         Box::pin(async { self.read_history().await.map(Some) })
     }
