@@ -3,7 +3,7 @@
 use crate::app::bench::asker::Answer;
 use crate::app::bench::stores::Outcome;
 use crate::app::bench::stores::ground::Ground;
-use crate::app::bench::taking::{BURST, Taking};
+use crate::app::bench::taking::{BURST, Taking, UNANSWERED_MAX};
 use crate::app::bench::{BenchError, Case, Measured, Progress};
 use crate::cache::local::CredentialKey;
 use crate::cache::redis::{Away, SharedCache};
@@ -26,8 +26,6 @@ const SLOW_BURST: u64 = 16;
 const LEVEL_TIME: Duration = Duration::from_mins(1);
 /// One look-up that another level answered for so many samples is too many.
 const SAMPLES_PER_STRAY: u64 = 4;
-/// Look-ups in a row that nobody answers.
-const UNANSWERED_MAX: u64 = 8;
 /// How long Redis has to answer at all.
 const REDIS_TIME: Duration = Duration::from_secs(3);
 /// How long it has until its answers are believed. Where the store has no numbers that takes 5 s after the rows were
