@@ -1,7 +1,7 @@
 //! A drill: under load something goes wrong, stays so for a while, and is mended. Who was known never notices, who was
 //! revoked stays out, and what was refused was not half done.
 
-use crate::fleet::{BOUND, Fleet, SOON, Token, log_in, obtain, obtained};
+use crate::fleet::{BOUND, Fleet, SOON, Token, browse, log_in, obtain, obtained};
 use crate::harness::client::{Answer, Request};
 use crate::load::{Load, Seen, Times, get, in_turn};
 use crate::outages::assert_unavailable;
@@ -128,13 +128,18 @@ impl Drill {
         let after = Usage::of(fleet);
         self.report(&seen, [calm, began, mended], &done);
         let what = self.what;
-        println!("long: {what}: somebody unknown is let in after {known_again:.0?}, all is well after {well:.0?}");
+        println!(
+            "long: {what}: somebody unknown is let in after {known_again:.0?}, all is well after {well:.0?}"
+        );
         println!("long: {what}: from {before} to {after}");
         assert!(seen.failed().is_empty(), "{what}: known requests have failed: {:?}", seen.failed());
         let longest = seen.times(calm, Instant::now()).max();
         assert!(longest < PATIENT, "{what}: somebody known waited for {longest:?}");
         assert!(well < RECOVERY, "{what}: well after {well:?}");
-        assert!(after.descriptors <= before.descriptors + DESCRIPTORS_MORE, "{what}: from {before} to {after}");
+        assert!(
+            after.descriptors <= before.descriptors + DESCRIPTORS_MORE,
+            "{what}: from {before} to {after}"
+        );
         cast.assert_nothing_is_half_done(fleet, &done).await;
     }
 
@@ -254,7 +259,11 @@ impl Drill {
         let what = self.what;
         let time = mended - began;
         println!("long: {what} for {time:.1?}: of the known: {}", seen.times(began, mended));
-        println!("long: {what}: before: {}; after: {}", seen.times(calm, began), seen.times(mended, Instant::now()));
+        println!(
+            "long: {what}: before: {}; after: {}",
+            seen.times(calm, began),
+            seen.times(mended, Instant::now())
+        );
         println!(
             "long: {what}: look-ups of the unknown: {}; {} tokens and {} sessions given, {} tokens revoked",
             done.lookups,
@@ -308,12 +317,17 @@ impl Cast {
         let seconds = usize::try_from(drill.time.as_secs()).unwrap();
         let each = names.iter().cycle();
         let (tokens, sessions, doomed, unknown, revoked) = tokio::join!(
-            few_at_once(each.clone().take(drill.known).map(|name| fleet.warm(name))),
+            few_at_once(each.clone().take(drill.known).map(|name| fleet.token(name))),
             few_at_once(each.take(drill.known / 10).map(|name| fleet.session(name))),
-            few_at_once((0..seconds + 2).map(|_| fleet.warm("alice"))),
             few_at_once((0..seconds + 2).map(|_| fleet.token("alice"))),
-            fleet.warm("alice"),
+            few_at_once((0..seconds + 2).map(|_| fleet.token("alice"))),
+            fleet.token("alice"),
         );
+        // Once all replicas have read that these are new, and have forgotten what they knew of them.
+        sleep(SOON).await;
+        let known = tokens.iter().chain(&doomed).chain([&revoked]).map(|token| token.get("/warm"));
+        let known = known.chain(sessions.iter().map(|key| browse(key)));
+        few_at_once(known.map(async |request| assert_eq!(fleet.statuses(&request).await, [200; 3]))).await;
         let tokens =
             tokens.iter().map(|token| get("/load", "Authorization", &format!("Token {}", token.key)));
         let sessions = sessions.iter().map(|key| get("/load/browser", "Cookie", &format!("sessionid={key}")));

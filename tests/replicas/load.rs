@@ -257,8 +257,7 @@ impl Times {
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [p50, p99, max] =
-            [50, 99, 100].map(|percent| self.percentile(percent).as_secs_f64() * 1e3);
+        let [p50, p99, max] = [50, 99, 100].map(|percent| self.percentile(percent).as_secs_f64() * 1e3);
         write!(f, "{} requests, p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.1} ms", self.count())
     }
 }

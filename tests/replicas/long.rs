@@ -47,14 +47,18 @@ fn the_database_hangs_for_long() {
 #[ignore = "long: scripts/test-long"]
 fn the_database_is_killed_and_comes_back() {
     let begin = async |fleet: &mut Fleet| fleet.postgres_mut().kill();
-    drill(long("the database was killed").nobody_knows(), begin, async |fleet| fleet.postgres_mut().restart());
+    drill(long("the database was killed").nobody_knows(), begin, async |fleet| {
+        fleet.postgres_mut().restart()
+    });
 }
 
 #[test]
 #[ignore = "long: scripts/test-long"]
 fn the_database_is_stopped_and_started() {
     let begin = async |fleet: &mut Fleet| fleet.postgres_mut().stop();
-    drill(long("the database was stopped").nobody_knows(), begin, async |fleet| fleet.postgres_mut().restart());
+    drill(long("the database was stopped").nobody_knows(), begin, async |fleet| {
+        fleet.postgres_mut().restart()
+    });
 }
 
 #[test]

@@ -253,7 +253,8 @@ async fn assert_a_hit_costs_the_same(ones: [&One; 2]) {
         costs[which].push((ones[which].processor_time() - before) / u32::try_from(REQUESTS).unwrap());
     }
     let by_level = ones[1].scrape().await.moved_since(&before, "doorward_lookups_total");
-    assert_eq!(by_level.into_keys().collect::<Vec<_>>(), ["doorward_lookups_total{level=\"local\"}"]);
+    let hits = by_level.get("doorward_lookups_total{level=\"local\"}").copied().unwrap_or_default();
+    assert!(hits / by_level.values().sum::<f64>() > 0.99, "it was not in memory: {by_level:?}");
     let medians = costs.map(|costs| Times::new(costs).percentile(50));
     for ((name, times), cost) in ["few", "many"].iter().zip(times).zip(medians) {
         println!("long: a hit with {name} tokens: {}; {cost:.1?} of processor time", Times::new(times));
