@@ -19,6 +19,7 @@ mod drill;
 mod fleet;
 mod load;
 mod long;
+mod millions;
 mod outages;
 mod poison;
 mod race;
