@@ -145,6 +145,11 @@ impl Postgres {
         database
     }
 
+    /// A database that is there already.
+    pub(crate) fn named(&self, name: &str) -> Database<'_> {
+        Database { server: self, name: name.to_owned() }
+    }
+
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port())
     }
