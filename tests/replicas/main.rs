@@ -12,6 +12,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod adopted;
 mod alone;
 mod fleet;
 mod outages;
