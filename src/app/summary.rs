@@ -1,9 +1,7 @@
 //! What is told at start: where doorward listens, what it guards and how, and which bounds hold.
 
 use crate::app::Running;
-use crate::config::{
-    Action, Config, HostPattern, SchemeConfig, SchemeInstance, StoreUrl, Throttle,
-};
+use crate::config::{Action, Config, HostPattern, SchemeConfig, SchemeInstance, StoreUrl, Throttle};
 
 /// A file by its path, as ever; a server by its URL without a password.
 fn store_name(url: &StoreUrl) -> String {

@@ -11,7 +11,8 @@ use crate::cli::manager::{Moment, Outcome};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{
-    Arguments, Command, Proxy, Serve, bench, describe, django, first, group, manager, signalled, status, token, user,
+    Arguments, Command, Proxy, Serve, bench, describe, django, first, group, manager, signalled, status,
+    token, user,
 };
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, LogLevel};

@@ -1,7 +1,7 @@
 //! `doorward django triggers`.
 
-use crate::{Home, PASSWORD};
 use crate::services::postgres::{Database, Postgres};
+use crate::{Home, PASSWORD};
 use std::fs;
 use std::path::Path;
 

@@ -93,10 +93,14 @@ async fn each_change_names_what_it_makes_void_and_nothing_else() {
         ("UPDATE auth_user SET email = 'x@example.com' WHERE id = 1".to_owned(), vec![user(1)]),
         ("UPDATE auth_user SET username = 'x' WHERE id = 1".to_owned(), vec![user(1)]),
         ("UPDATE auth_user SET id = 1001 WHERE id = 1".to_owned(), vec![user(1), user(1001)]),
-        ("UPDATE auth_user SET is_active = NOT is_active WHERE id IN (2, 3)".to_owned(), vec![user(2), user(3)]),
+        (
+            "UPDATE auth_user SET is_active = NOT is_active WHERE id IN (2, 3)".to_owned(),
+            vec![user(2), user(3)],
+        ),
         ("DELETE FROM auth_user WHERE id = 1001".to_owned(), vec![user(1001)]),
         (
-            "INSERT INTO auth_user SELECT 1002, 'p', NULL, FALSE, 'n', '', '', '', FALSE, TRUE, now()".to_owned(),
+            "INSERT INTO auth_user SELECT 1002, 'p', NULL, FALSE, 'n', '', '', '', FALSE, TRUE, now()"
+                .to_owned(),
             vec![user(1002)],
         ),
         // What says nothing of who may pass.
@@ -117,7 +121,10 @@ async fn each_change_names_what_it_makes_void_and_nothing_else() {
         ("DELETE FROM authtoken_token WHERE key = 'été'".to_owned(), vec![credential("été")]),
         (format!("INSERT INTO authtoken_token VALUES ('{KEY}', now(), 1)"), vec![key]),
         (format!("UPDATE django_session SET session_data = 'x' {session_row}"), vec![session]),
-        (format!("UPDATE django_session SET expire_date = now() + interval '1 day' {session_row}"), vec![session]),
+        (
+            format!("UPDATE django_session SET expire_date = now() + interval '1 day' {session_row}"),
+            vec![session],
+        ),
         (
             format!("UPDATE django_session SET session_key = 'new' {session_row}"),
             vec![session, credential("new")],
@@ -127,7 +134,10 @@ async fn each_change_names_what_it_makes_void_and_nothing_else() {
         ("INSERT INTO django_session VALUES ('old', '', now() - interval '1 day')".to_owned(), vec![]),
         ("DELETE FROM django_session WHERE session_key = 'old'".to_owned(), vec![]),
         // Tables that are none of doorward's business, and what never came to be.
-        ("UPDATE django_content_type SET model = 'x' WHERE id = 1; CREATE TABLE more (x int)".to_owned(), vec![]),
+        (
+            "UPDATE django_content_type SET model = 'x' WHERE id = 1; CREATE TABLE more (x int)".to_owned(),
+            vec![],
+        ),
         ("INSERT INTO more SELECT generate_series(1, 1000); DELETE FROM knox_authtoken".to_owned(), vec![]),
         ("BEGIN; DELETE FROM auth_user; DELETE FROM django_session; ROLLBACK".to_owned(), vec![]),
         (
@@ -264,7 +274,8 @@ async fn no_message_has_a_key_in_it() {
     assert!(digests > 20, "{heard:?}");
     for payload in &heard {
         let is_digest = payload.strip_prefix("credential ").is_some_and(|digest| {
-            digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            digest.len() == 64
+                && digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
         });
         assert!(is_digest || payload == "user 1" || payload == "the end", "{payload}");
     }
@@ -289,7 +300,8 @@ async fn what_anybody_else_says_is_one_more_look_at_most() {
     site.run("NOTIFY doorward_proof, 'x'; NOTIFY doorward_proof_, 'y'").await;
     assert_eq!(told(&mut *feed).await, []);
     // Whoever floods it fills nobody's memory.
-    site.run("SELECT count(pg_notify('doorward_django', 'user ' || n)) FROM generate_series(1, 30000) n").await;
+    site.run("SELECT count(pg_notify('doorward_django', 'user ' || n)) FROM generate_series(1, 30000) n")
+        .await;
     let heard = told(&mut *feed).await;
     assert_eq!(heard.len(), 10_001);
     assert_eq!(heard.last(), Some(&Change::Something));
@@ -314,7 +326,10 @@ async fn while_triggers_cannot_be_relied_on_any_write_is_told() {
         ),
         ("DROP TRIGGER doorward_user_changed ON auth_user", ""),
         ("DROP FUNCTION doorward_tell_user CASCADE", ""),
-        ("ALTER TABLE auth_user RENAME TO away; CREATE TABLE auth_user AS TABLE away", "DROP TABLE auth_user; ALTER TABLE away RENAME TO auth_user"),
+        (
+            "ALTER TABLE auth_user RENAME TO away; CREATE TABLE auth_user AS TABLE away",
+            "DROP TABLE auth_user; ALTER TABLE away RENAME TO auth_user",
+        ),
     ] {
         site.run(format!("BEGIN; {without}; {}; COMMIT", write(1))).await;
         assert!(told(&mut *feed).await.contains(&Change::Something), "{without}");
@@ -398,6 +413,11 @@ async fn as_long_as_nobody_writes_nothing_is_written() {
     let written = number().await - before;
     // The server itself may write now and then, as when it cleans up.
     assert!(written < 20, "{written} transactions");
+    // Whoever was cut off heard nothing for a while, even if there was perhaps nothing to hear.
+    let kill = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {LISTENER}");
+    assert_eq!(site.text(kill).await.as_deref(), Some("t"));
+    feed.wait(HANG).await;
+    assert!(settled(&mut *feed).await.contains(&Change::Something));
     site.run("UPDATE auth_user SET password = 'x' WHERE id = 1").await;
     assert_eq!(told(&mut *feed).await, [user(1)]);
 }
@@ -432,7 +452,9 @@ async fn triggers_are_made_once_and_taken_away() {
     let other = triggers_at(&site.database.url(), UserTable { email: None, ..UserTable::default() });
     assert!(matches!(other.install().await.unwrap(), Done::Installed(_)), "those are not the same");
     let none = triggers_at(&site.database.url(), UserTable { groups: None, ..UserTable::default() });
-    assert!(matches!(none.install().await.unwrap(), Done::Installed(tables) if tables == ["auth_user", "authtoken_token"]));
+    assert!(
+        matches!(none.install().await.unwrap(), Done::Installed(tables) if tables == ["auth_user", "authtoken_token"])
+    );
     assert_eq!(triggers.remove().await.unwrap(), Done::Removed);
     assert_eq!((count().await, functions().await), (0, 0));
 }
@@ -487,13 +509,15 @@ async fn another_user_model_in_another_schema_tells_as_well() {
         last_login: Some(name("seen")),
         groups: Some(GroupTable { table: name("Person_groups"), user: name("person_id") }),
     };
-    let url = format!("{}?options=-c%20search_path%3D%22My%5C%20%5C%22%5C%22Site%22%2Cpublic", site.database.url());
+    let url =
+        format!("{}?options=-c%20search_path%3D%22My%5C%20%5C%22%5C%22Site%22%2Cpublic", site.database.url());
     triggers_at(&url, user.clone()).install().await.unwrap();
     let own = Box::pin(Sqlite::open(&site.directory.path().join("own.db"), SqliteOptions::default())).await;
     let options = ServerOptions { read_wait: HANG, ..ServerOptions::default() };
     let settings = DjangoSettings { user, ..settings() };
     let server = ServerUrl::parse(&url).unwrap();
-    let store = Box::pin(Django::connect(&server, &options, own.unwrap(), settings, crate::django::NOW)).await;
+    let store =
+        Box::pin(Django::connect(&server, &options, own.unwrap(), settings, crate::django::NOW)).await;
     let mut feed = store.unwrap().change_feed().await.unwrap();
     assert_eq!(told(&mut *feed).await, []);
     let path = r#"SET search_path = "My ""Site", public;"#;

@@ -167,7 +167,11 @@ fn after(snapshot: &str, asked: &str) -> Option<String> {
         return None;
     }
     let next = asked.checked_add(1)?;
-    if running.is_empty() { Some(format!("{next}:{next}:")) } else { Some(format!("{first}:{next}:{running}")) }
+    if running.is_empty() {
+        Some(format!("{next}:{next}:"))
+    } else {
+        Some(format!("{first}:{next}:{running}"))
+    }
 }
 
 #[cfg(test)]

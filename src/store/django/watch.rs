@@ -123,7 +123,7 @@ struct Postgres {
     /// When to try again, and how long a reading waits for it.
     listen_at: Instant,
     listen_wait: Duration,
-    /// Which transactions were seen when nothing was heard. `None`: nobody knows what happened since.
+    /// Which transactions were seen at the last look, however long ago it was. `None`: there was none.
     snapshot: Option<String>,
     /// What is to be told.
     told: Vec<Change>,
@@ -161,9 +161,9 @@ impl Postgres {
         Ok(std::mem::take(&mut self.told))
     }
 
-    /// From now on nobody says what was changed; what was heard is told all the same.
+    /// From now on nobody says what was changed. What was heard is told all the same.
     fn stop_listening(&mut self) {
-        (self.ears, self.snapshot) = (None, None);
+        self.ears = None;
         (self.listen_at, self.listen_wait) = (Instant::now(), LISTEN_WAIT);
     }
 

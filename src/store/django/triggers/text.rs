@@ -28,8 +28,7 @@ pub(super) const KEYS: &str = "authtoken_token";
 pub(super) const SESSIONS: &str = "django_session";
 
 /// All that there may be, whatever the configuration was when they were made.
-pub(super) const FUNCTIONS: [&str; 5] =
-    [TELL_USER, TELL_MEMBER, TELL_TOKEN, TELL_SESSION, TELL_SOMETHING];
+pub(super) const FUNCTIONS: [&str; 5] = [TELL_USER, TELL_MEMBER, TELL_TOKEN, TELL_SESSION, TELL_SOMETHING];
 const TELL_USER: &str = "doorward_tell_user";
 const TELL_MEMBER: &str = "doorward_tell_member";
 const TELL_TOKEN: &str = "doorward_tell_token";
