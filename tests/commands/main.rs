@@ -5,12 +5,15 @@ mod bench;
 mod bench_stores;
 mod crash;
 mod describe;
+mod django;
 mod effect;
 mod first;
 mod group;
 mod import;
 mod planted;
 mod schema;
+#[path = "../services/mod.rs"]
+mod services;
 mod status;
 mod token;
 mod user;
