@@ -22,7 +22,7 @@ impl<R: Rules> World<R> {
         let count = if self.random.once_in(3) { several } else { 1 };
         let kind = self.random.below(10);
         let first = self.random.index(self.replicas.len());
-        let longest = if self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
+        let longest = if self.flavour.loss < 10 || self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
         let length = self.random.between(50 * MILLI, longest);
         for offset in 0..count {
             let number = (first + offset) % self.replicas.len();
