@@ -106,7 +106,7 @@ macro_rules! without {
             impl Rules for Unsound {
                 const $rule: bool = false;
             }
-            for seed in 1..=2000 {
+            for seed in 1..=5000 {
                 if let Err(violation) = run::<Unsound>(seed, FEW) {
                     println!("without {}: seed {seed}: {violation:?}", stringify!($rule));
                     return;
