@@ -12,8 +12,6 @@ mod group;
 mod import;
 mod planted;
 mod schema;
-#[path = "../services/mod.rs"]
-mod services;
 mod status;
 mod token;
 mod user;
