@@ -14,7 +14,7 @@ pub use crate::credentials::sessions::CreatedSession;
 use crate::cache::change::{Changes, Sequence};
 use crate::cache::coherence::{self, Command, rules::Sound};
 use crate::cache::local::{Invalidation, LocalCache};
-use crate::cache::redis::SharedCache;
+use crate::cache::redis::{Away, SharedCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
@@ -455,7 +455,11 @@ impl Credentials {
         let committed = self.clock.monotonic();
         // By then nobody believes any more what was true before.
         let end = coherence::acknowledged::<Sound>(committed, false, self.cache.trust().bound());
-        while !self.tell(&written.changes).await {
+        let mut is_news = true;
+        while let Err(error) = self.tell(&written.changes).await {
+            if std::mem::take(&mut is_news) {
+                untold(&error);
+            }
             let left = end.since(self.clock.monotonic());
             tokio::time::sleep(left.min(TELL_AGAIN)).await;
             if left <= TELL_AGAIN {
@@ -467,24 +471,18 @@ impl Credentials {
 
     /// The same for a write that takes nothing away from anybody: others may learn of it a moment later.
     async fn announce<T>(&self, written: Written<T>) -> T {
-        self.tell(&written.changes).await;
+        if let Err(error) = self.tell(&written.changes).await {
+            untold(&error);
+        }
         written.value
     }
 
-    /// Forgets what changed, and has all other replicas do so. `false`: they do not know yet.
-    async fn tell(&self, changes: &Changes) -> bool {
+    /// Forgets what changed, and has all other replicas do so.
+    async fn tell(&self, changes: &Changes) -> Result<(), Away> {
         self.forget_all(changes);
-        let Some(shared) = self.shared.as_ref().filter(|_| !changes.is_empty()) else { return true };
-        match shared.invalidate(changes).await {
-            Ok(()) => true,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "other replicas could not be told of a change: they find it in the store"
-                );
-                false
-            }
+        match self.shared.as_ref().filter(|_| !changes.is_empty()) {
+            Some(shared) => shared.invalidate(changes).await,
+            None => Ok(()),
         }
     }
 
@@ -506,6 +504,11 @@ impl Credentials {
         self.cache.invalidate(Invalidation::User(user));
         if found { Ok(()) } else { Err(CredentialsError::NoSuchUser) }
     }
+}
+
+fn untold(away: &Away) {
+    let error = away as &dyn std::error::Error;
+    tracing::warn!(error, "other replicas could not be told of a change: they find it in the store");
 }
 
 fn random<const N: usize>() -> Result<[u8; N], CredentialsError> {

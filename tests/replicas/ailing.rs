@@ -23,12 +23,12 @@ const SLOW_REDIS: Duration = Duration::from_millis(50);
 /// One of Redis that is not.
 const LATE_REDIS: Duration = Duration::from_millis(200);
 
-async fn assert_slow_sql(drill: Drill) {
+async fn assert_slow_sql(drill: Drill, delay: Duration) {
     let mut fleet = Fleet::ordinary().await;
     // A write takes many answers, and the next one waits for it, which some of them do for too long.
     let [grants, logins, revocations] = [Can::MayFail; 3];
     let drill = Drill { grants, logins, revocations, ..drill };
-    let slow = async |fleet: &mut Fleet| fleet.cut_sql(Fault::Delay(SLOW_SQL / 2));
+    let slow = async |fleet: &mut Fleet| fleet.cut_sql(Fault::Delay(delay / 2));
     drill.run(&mut fleet, slow, async |fleet, ()| fleet.cut_sql(Fault::None)).await;
 }
 
@@ -101,13 +101,13 @@ fn run_long(test: impl Future<Output = ()>) {
 
 #[test]
 fn a_slow_database() {
-    run(assert_slow_sql(Drill::short("the database is slow")));
+    run(assert_slow_sql(Drill::short("the database is slow"), SLOW_SQL / 2));
 }
 
 #[test]
 #[ignore = "long: scripts/test-long"]
 fn a_slow_database_for_long() {
-    run_long(assert_slow_sql(Drill::long("the database takes 200 ms", outage())));
+    run_long(assert_slow_sql(Drill::long("the database takes 200 ms", outage()), SLOW_SQL));
 }
 
 #[test]

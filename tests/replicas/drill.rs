@@ -1,11 +1,13 @@
 //! A drill: under load something goes wrong, stays so for a while, and is mended. Who was known never notices, who was
 //! revoked stays out, and what was refused was not half done.
 
-use crate::fleet::{BOUND, Fleet, SOON, Token, log_in, obtain, obtained};
+use crate::fleet::{BOUND, Fleet, SOON, Token, browse, log_in, obtain, obtained};
 use crate::harness::client::{Answer, Request};
-use crate::load::{Load, Seen, Times, get};
+use crate::load::{Load, Seen, Times, get, in_turn};
 use crate::outages::assert_unavailable;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +24,7 @@ const CROWD: u64 = 12;
 /// Descriptors that a replica may have more than before: its connections to the database, and to the upstream.
 const DESCRIPTORS_MORE: usize = 40;
 /// Whose tokens the load has.
-const KNOWN_USERS: usize = 4;
+const KNOWN_USERS: usize = 2;
 /// Who obtains tokens, of which there may be two, and who logs in.
 const GRANTED: &str = "granted";
 const LOGGED_IN: &str = "logged-in";
@@ -73,10 +75,10 @@ pub(crate) struct Drill {
 impl Drill {
     /// A short one, for every run of the tests.
     pub(crate) fn short(what: &'static str) -> Self {
-        let [time, calm] = [1000, 200].map(Duration::from_millis);
+        let [time, calm] = [800, 200].map(Duration::from_millis);
         let can = Can::Work;
         let [lookups, grants, logins, revocations] = [can; 4];
-        Self { what, time, known: 12, per_second: 150, lookups, grants, logins, revocations, calm }
+        Self { what, time, known: 10, per_second: 150, lookups, grants, logins, revocations, calm }
     }
 
     /// One that lasts as long as a real one.
@@ -105,7 +107,7 @@ impl Drill {
         let before = Usage::of(fleet);
         let addresses: Vec<SocketAddr> = fleet.replicas.iter().map(|replica| replica.address()).collect();
         let calm = Instant::now();
-        let load = Load::start(&addresses, cast.requests.clone(), self.per_second).await;
+        let load = Load::start(&addresses, &in_turn(cast.requests.clone()), self.per_second).await;
         sleep(self.calm).await;
         // Right before; all have seen it.
         fleet.writer.revoke_token(cast.revoked.id).await.unwrap();
@@ -308,26 +310,28 @@ impl Cast {
         for name in [GRANTED, LOGGED_IN] {
             fleet.user(name, &[]).await;
         }
-        let mut requests = Vec::new();
-        for number in 0..KNOWN_USERS {
-            let name = format!("known{number}");
-            fleet.user(&name, &["ops"]).await;
-            for place in 0..drill.known / KNOWN_USERS {
-                let token = fleet.warm(&name).await;
-                requests.push(get("/load", "Authorization", &format!("Token {}", token.key)));
-                if place % 10 == 0 {
-                    let session = fleet.session(&name).await;
-                    requests.push(get("/load/browser", "Cookie", &format!("sessionid={session}")));
-                }
-            }
+        let names: Vec<String> = (0..KNOWN_USERS).map(|number| format!("known{number}")).collect();
+        for name in &names {
+            fleet.user(name, &["ops"]).await;
         }
-        let revoked = fleet.warm("alice").await;
-        let (mut doomed, mut unknown) = (Vec::new(), Vec::new());
         let seconds = usize::try_from(drill.time.as_secs()).unwrap();
-        for _ in 0..seconds + 2 {
-            doomed.push(fleet.warm("alice").await);
-            unknown.push(fleet.token("alice").await);
-        }
+        let each = names.iter().cycle();
+        let (tokens, sessions, doomed, unknown, revoked) = tokio::join!(
+            few_at_once(each.clone().take(drill.known).map(|name| fleet.token(name))),
+            few_at_once(each.take(drill.known / 10).map(|name| fleet.session(name))),
+            few_at_once((0..seconds + 2).map(|_| fleet.token("alice"))),
+            few_at_once((0..seconds + 2).map(|_| fleet.token("alice"))),
+            fleet.token("alice"),
+        );
+        // Once all replicas have read that these are new, and have forgotten what they knew of them.
+        sleep(SOON).await;
+        let known = tokens.iter().chain(&doomed).chain([&revoked]).map(|token| token.get("/warm"));
+        let known = known.chain(sessions.iter().map(|key| browse(key)));
+        few_at_once(known.map(async |request| assert_eq!(fleet.statuses(&request).await, [200; 3]))).await;
+        let tokens =
+            tokens.iter().map(|token| get("/load", "Authorization", &format!("Token {}", token.key)));
+        let sessions = sessions.iter().map(|key| get("/load/browser", "Cookie", &format!("sessionid={key}")));
+        let requests = tokens.chain(sessions).collect();
         let mut granted = Vec::new();
         for _ in 0..2 {
             granted.push(obtained(&fleet.replicas[0].client.send(obtain(GRANTED)).await));
@@ -359,6 +363,11 @@ impl Cast {
             assert_eq!(fleet.statuses(&token.get("/")).await, [status; 3]);
         }
     }
+}
+
+/// Writers wait for each other, though not for long.
+async fn few_at_once<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    stream::iter(all).buffered(4).collect().await
 }
 
 /// What the replica that needs most has.
@@ -403,7 +412,7 @@ pub(crate) fn outage() -> Duration {
 }
 
 /// Requests a second in the long tests; fewer where nothing is optimised.
-fn load() -> u32 {
+pub(crate) fn load() -> u32 {
     u32::try_from(number("DOORWARD_LOAD").unwrap_or(1000)).unwrap()
 }
 

@@ -141,6 +141,17 @@ struct Sample {
     status: Option<u16>,
 }
 
+/// Yields a request, by the place of its connection among all of them, and by how many there were on it before.
+pub(crate) type Next = Arc<dyn Fn(usize, usize) -> Vec<u8> + Send + Sync>;
+
+/// These in turn; each connection begins with another one.
+pub(crate) fn in_turn(requests: Vec<Vec<u8>>) -> Next {
+    Arc::new(move |connection, before| {
+        let first = connection * requests.len() / CONNECTIONS;
+        requests[(first + before) % requests.len()].clone()
+    })
+}
+
 /// The load, until it is stopped.
 pub(crate) struct Load {
     tasks: JoinSet<Vec<Sample>>,
@@ -148,19 +159,20 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// So many requests a second to all of them together; each connection sends them all in turn, each begins with
-    /// another one.
-    pub(crate) async fn start(addresses: &[SocketAddr], requests: Vec<Vec<u8>>, per_second: u32) -> Self {
-        let (requests, is_over) = (Arc::new(requests), Arc::<AtomicBool>::default());
+    /// So many requests a second to all of them together.
+    pub(crate) async fn start(addresses: &[SocketAddr], next: &Next, per_second: u32) -> Self {
+        let is_over = Arc::<AtomicBool>::default();
         let connections = u32::try_from(addresses.len() * CONNECTIONS).unwrap();
         let pause = Duration::from_secs(connections.into()) / per_second;
         let mut tasks = JoinSet::new();
-        for number in 0..CONNECTIONS {
-            for address in addresses {
-                let connection = Connection::open(*address).await;
-                let first = number * requests.len() / CONNECTIONS;
-                let (requests, is_over) = (Arc::clone(&requests), Arc::clone(&is_over));
-                tasks.spawn(send(connection, *address, requests, first, pause, is_over));
+        for place in 0..CONNECTIONS {
+            for &address in addresses {
+                let connection = Connection::open(address).await;
+                let (next, is_over) = (Arc::clone(next), Arc::clone(&is_over));
+                tasks.spawn(async move {
+                    let requests = (0..).map(|before| next(place, before));
+                    send(connection, address, requests, pause, is_over).await
+                });
             }
         }
         Self { tasks, is_over }
@@ -176,8 +188,7 @@ impl Load {
 async fn send(
     mut connection: Connection,
     address: SocketAddr,
-    requests: Arc<Vec<Vec<u8>>>,
-    first: usize,
+    requests: impl Iterator<Item = Vec<u8>> + Send,
     pause: Duration,
     is_over: Arc<AtomicBool>,
 ) -> Vec<Sample> {
@@ -185,13 +196,13 @@ async fn send(
     // What an answer that came late has held up is sent all the same.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut seen = Vec::new();
-    for request in requests.iter().cycle().skip(first) {
+    for request in requests {
         if is_over.load(Ordering::Relaxed) {
             break;
         }
         ticks.tick().await;
         let sent = Instant::now();
-        let status = connection.ask(request).await;
+        let status = connection.ask(&request).await;
         seen.push(Sample { sent, took: sent.elapsed(), status });
         if status.is_none() {
             connection = Connection::open(address).await;

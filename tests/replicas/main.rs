@@ -13,12 +13,14 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod adopted;
 mod ailing;
 mod alone;
 mod drill;
 mod fleet;
 mod load;
 mod long;
+mod millions;
 mod outages;
 mod poison;
 mod race;

@@ -59,7 +59,8 @@ impl Postgres {
     pub(crate) fn start_with_small_disk() -> Self {
         let directory = directory();
         std::fs::create_dir(directory.path().join("disk")).unwrap();
-        let server = Self::start_on(directory, "", true);
+        // It would make room again where a write has failed halfway.
+        let server = Self::start_on(directory, "autovacuum = off\n", true);
         let disk = server.directory().join("disk");
         server
             .psql("postgres", &format!("CREATE TABLESPACE small OWNER {USER} LOCATION '{}'", disk.display()));

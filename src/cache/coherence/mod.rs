@@ -92,7 +92,7 @@ pub enum Command {
     Begin(Sequence),
     /// Drop everything; of what changed up to this number nobody knows what it was ([`seen::Seen::begin`]).
     Void(Option<Sequence>),
-    /// Numbers are given out again ([`seen::Seen::take_back`]).
+    /// Numbers may have been given out again ([`seen::Seen::take_back`]).
     TakeBack,
     /// [`trust::Trust::prove`].
     Prove(Monotonic),
@@ -212,8 +212,12 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    /// What was cached before may have changed unseen: it is asked for again.
+    /// What was cached before may have changed unseen: it is asked for again. So may have what others shared, if it was
+    /// read before: while nobody read the store, it may have gone back and grown again.
     fn begin(&mut self, after: Option<Sequence>, now: Monotonic, out: &mut Vec<Command>) {
+        if self.known.is_some() {
+            out.push(Command::TakeBack);
+        }
         (self.known, self.heard, self.read) = (after, after.unwrap_or_default(), None);
         out.push(Command::Doubt(now));
         out.extend(after.map(Command::Begin));
@@ -227,17 +231,18 @@ impl<R: Rules> Coherence<R> {
         now: Monotonic,
         out: &mut Vec<Command>,
     ) {
+        // Rows were pruned, or the store is an older copy that has given their numbers out again.
         let is_lost = changes.changes.contains(&Change::Everything);
         // It is another store, or an older copy. (What the stream told after this reading began is not in it.)
         let went_back = newest < self.known && asked >= self.known_since;
-        if went_back {
-            out.push(Command::TakeBack);
-        }
         if !is_lost && !went_back {
             self.apply(changes, false, now, out);
         } else if R::LOST_ROWS_VOID {
+            out.push(Command::TakeBack);
             out.push(Command::Void(newest));
             (self.known, self.heard) = (newest, newest.unwrap_or_default());
+            // Which numbers are missing nobody can tell now.
+            self.empty_trust(now, out);
         }
         if let Some(newest) = newest {
             self.known = self.known.max(Some(newest));
@@ -248,8 +253,9 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    /// Drops what is named. What a reading names is passed over if the stream named it: who reads the store notices
-    /// himself when a number is given out again. A message is never passed over: to drop once more does no harm.
+    /// Drops what is named, also what is known by its number: to drop once more costs a look-up, and a store that went
+    /// back gives numbers out again. Who reads it does not notice that if only the stream had told of the lost ones.
+    /// Everything is dropped only if some of it is news.
     fn apply(&mut self, changes: &Changes, is_message: bool, now: Monotonic, out: &mut Vec<Command>) {
         let numbers = changes.first.map(|first| first.0..);
         for (place, change) in changes.changes.iter().enumerate() {
@@ -257,7 +263,7 @@ impl<R: Rules> Coherence<R> {
             let number = numbers.as_ref().map(|from| Sequence(from.start.saturating_add(place)));
             let is_all = *change == Change::Everything;
             let is_known = number.is_some() && if is_all { changes.last } else { number } <= self.known;
-            if is_known && (is_all || !is_message) {
+            if is_known && (is_all || !(is_message || R::READINGS_ALWAYS_DROP)) {
                 continue;
             }
             match change {
@@ -393,11 +399,22 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_passed_over_for_its_number_and_a_reading_is() {
+    fn nothing_is_passed_over_for_its_number() {
         let change = Change::User(UserId(1));
         let known = Changes::numbered(Sequence(4), vec![change]);
         let message = Event::Heard { connection: 1, publisher: Publisher(1), number: 1, changes: &known };
         assert_eq!(after_five(&message), [Command::Drop(change, Some(Sequence(5)))]);
-        assert_eq!(after_five(&read(&known)), [Command::Prove(at(20))]);
+        let dropped = [Command::Drop(change, Some(Sequence(5))), Command::Prove(at(20))];
+        assert_eq!(after_five(&read(&known)), dropped);
+    }
+
+    #[test]
+    fn what_was_read_before_the_store_was_lost_from_sight_is_taken_back() {
+        let lost = Changes::everything(Sequence(5), Sequence(7));
+        let voided = [Command::TakeBack, Command::Void(Some(Sequence(7))), Command::Prove(at(20))];
+        assert_eq!(after_five(&read(&lost)), voided);
+        let again = Event::ReadingBegins { after: Some(Sequence(6)) };
+        let taken_back = [Command::TakeBack, Command::Doubt(at(30)), Command::Begin(Sequence(6))];
+        assert_eq!(after_five(&again), taken_back);
     }
 }

@@ -159,12 +159,13 @@ impl LocalCache {
     /// Up to which moment what another replica was told is known to be true. `None`: it may not be.
     fn vouched(&self, key: &CredentialKey, shared: &Shared, now: Now) -> Option<Monotonic> {
         let hashes = [self.hash(&key.digest), self.hash(&shared.fact.user.id)];
+        // By this replica's clock it may have been earlier.
+        let read = UnixSeconds(shared.read.0.saturating_sub(CLOCKS_DIFFER_MAX));
         if let Some(as_of) = shared.as_of {
             // As true as all that this replica knows.
-            return self.seen.holds(as_of, shared.read, hashes).then(|| self.trust.proved());
+            return self.seen.holds(as_of, read, hashes).then(|| self.trust.proved());
         }
         // Without numbers it is as old as it says. For what is stale that is good enough.
-        let read = UnixSeconds(shared.read.0.saturating_sub(CLOCKS_DIFFER_MAX));
         let age = u64::try_from(now.unix.0.saturating_sub(read.0)).unwrap_or(0);
         let is_unchanged = self.seen.holds_since(read, hashes);
         is_unchanged.then(|| now.monotonic.minus(Duration::from_secs(age)))

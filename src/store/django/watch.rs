@@ -16,11 +16,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Between two attempts to hear what does not come through.
-const LISTEN_INTERVAL: Duration = Duration::from_mins(1);
-/// How long such an attempt may take while readings wait for it; at the start it may take as long as a look-up.
-const LISTEN_WAIT: Duration = Duration::from_millis(500);
+const LISTEN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a reading waits for the first attempt after a loss; at the start it waits as long as for a look-up, and for
+/// later ones not at all.
+const LISTEN_WAIT: Duration = Duration::from_millis(300);
 
 /// What is listened for in PostgreSQL, and by what means it is found now.
 #[derive(Debug)]
@@ -116,9 +118,12 @@ struct Postgres {
     listening: Arc<Listening>,
     /// `None`: nothing is heard.
     ears: Option<Ears>,
-    /// When to try again.
+    /// An attempt to hear.
+    opening: Option<AbortOnDropHandle<Result<Ears, Deaf>>>,
+    /// When to try again, and how long a reading waits for it.
     listen_at: Instant,
-    /// Which transactions were seen when nothing was heard. `None`: nobody knows what happened since.
+    listen_wait: Duration,
+    /// Which transactions were seen at the last look, however long ago it was. `None`: there was none.
     snapshot: Option<String>,
     /// What is to be told.
     told: Vec<Change>,
@@ -126,10 +131,17 @@ struct Postgres {
 
 impl Postgres {
     async fn open(database: &Database, listening: &Arc<Listening>) -> Result<Self, StoreError> {
-        let (database, listening) = (database.clone(), Arc::clone(listening));
-        let listen_at = Instant::now();
-        let mut watch = Self { database, listening, ears: None, listen_at, snapshot: None, told: Vec::new() };
-        watch.look(watch.database.read_wait()).await?;
+        let mut watch = Self {
+            database: database.clone(),
+            listening: Arc::clone(listening),
+            ears: None,
+            opening: None,
+            listen_at: Instant::now(),
+            listen_wait: database.read_wait(),
+            snapshot: None,
+            told: Vec::new(),
+        };
+        watch.look().await?;
         // What was committed before is nobody's to tell.
         watch.told.clear();
         Ok(watch)
@@ -145,46 +157,61 @@ impl Postgres {
                 Err(Deaf::Triggers(_) | Deaf::Lost) => self.stop_listening(),
             }
         }
-        self.look(LISTEN_WAIT.min(self.database.read_wait())).await?;
+        self.look().await?;
         Ok(std::mem::take(&mut self.told))
     }
 
-    /// From now on nobody says what was changed; what was heard is told all the same.
+    /// From now on nobody says what was changed. What was heard is told all the same.
     fn stop_listening(&mut self) {
-        (self.ears, self.snapshot, self.listen_at) = (None, None, Instant::now());
+        self.ears = None;
+        (self.listen_at, self.listen_wait) = (Instant::now(), LISTEN_WAIT);
     }
 
     /// Looks whether anybody wrote, and whether it can be heard from now on what.
-    async fn look(&mut self, listen_wait: Duration) -> Result<(), StoreError> {
+    async fn look(&mut self) -> Result<(), StoreError> {
         let seen = self.listening.wanted.look(&self.database).await?;
         if self.snapshot.as_ref() != Some(&seen.snapshot) {
             self.snapshot = Some(seen.snapshot);
             self.told.push(Change::Something);
         }
-        let shown = &self.listening.shown;
-        match seen.fault {
-            Some(fault) => shown.set(fault.into()),
-            None if Instant::now() >= self.listen_at => {
-                let ears = Ears::open(&self.database, &self.listening.wanted);
-                match timeout(listen_wait, ears).await {
-                    Ok(Ok(ears)) => {
-                        self.ears = Some(ears);
-                        // What was committed since the look above was perhaps not heard yet.
-                        self.told.push(Change::Something);
-                        shown.set(Means::Told);
-                    }
-                    // They were taken away this moment.
-                    Ok(Err(Deaf::Triggers(fault))) => shown.set(fault.into()),
-                    Ok(Err(Deaf::Store(error))) => return Err(error),
-                    Ok(Err(Deaf::Lost)) | Err(_) => {
-                        self.listen_at = Instant::now() + LISTEN_INTERVAL;
-                        shown.set(Means::Unheard);
-                    }
-                }
-            }
-            None => {}
+        if let Some(fault) = seen.fault {
+            self.opening = None;
+            self.listening.shown.set(fault.into());
+        } else if self.opening.is_some() || Instant::now() >= self.listen_at {
+            self.listen().await;
         }
         Ok(())
+    }
+
+    /// Tries to hear. The attempt goes on while readings are answered without it.
+    async fn listen(&mut self) {
+        let opening = self.opening.get_or_insert_with(|| {
+            let (database, listening) = (self.database.clone(), Arc::clone(&self.listening));
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let ears = timeout(database.read_wait(), Ears::open(&database, &listening.wanted)).await;
+                ears.unwrap_or(Err(Deaf::Lost))
+            }))
+        });
+        let opened = timeout(std::mem::take(&mut self.listen_wait), opening).await;
+        let Ok(opened) = opened else { return };
+        self.opening = None;
+        let shown = &self.listening.shown;
+        match opened {
+            Ok(Ok(ears)) => {
+                self.ears = Some(ears);
+                // What was committed since the look above was perhaps not heard yet.
+                self.told.push(Change::Something);
+                shown.set(Means::Told);
+            }
+            // They were taken away this moment.
+            Ok(Err(Deaf::Triggers(fault))) => shown.set(fault.into()),
+            // The next look says what there is to be said of that.
+            Ok(Err(Deaf::Store(_))) => {}
+            Ok(Err(Deaf::Lost)) | Err(_) => {
+                self.listen_at = Instant::now() + LISTEN_INTERVAL;
+                shown.set(Means::Unheard);
+            }
+        }
     }
 
     async fn wait(&mut self, at_most: Duration) {
