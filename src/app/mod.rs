@@ -298,7 +298,7 @@ impl Running {
                 backing.clone(),
                 clock(),
                 Arc::clone(&health),
-                metrics.revocations.clone(),
+                Some((metrics.revocations.clone(), metrics.store.clone())),
                 stop.clone(),
             ),
             slow.handle(),

@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),
         Command::Django(command) => django::run(config, command).map(done),
-        Command::Bench(command) => bench::run(command),
+        Command::Bench(command) => bench::run(arguments.names_config.then_some(config.as_path()), command),
         Command::Schema => describe::schema().map(done),
         Command::Completions(wanted) => describe::completions(wanted).map(done),
         Command::Man(wanted) => describe::manual(wanted).map(done),

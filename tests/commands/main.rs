@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod bench;
+mod bench_stores;
 mod crash;
 mod describe;
 mod django;
@@ -11,11 +12,12 @@ mod group;
 mod import;
 mod planted;
 mod schema;
-#[path = "../services/mod.rs"]
-mod services;
 mod status;
 mod token;
 mod user;
+
+#[path = "../services/mod.rs"]
+mod services;
 
 #[path = "../gateway/harness/secrets.rs"]
 #[expect(

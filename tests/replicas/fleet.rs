@@ -8,10 +8,11 @@ use crate::harness::program::Program;
 use crate::harness::scrape::{Scrape, ask_socket};
 use crate::harness::secrets;
 use crate::harness::services::mariadb::MariaDb;
-use crate::harness::services::postgres::Postgres;
+use crate::harness::services::postgres::{Database, Postgres};
 use crate::harness::services::proxy::{Fault, FaultProxy};
 use crate::harness::services::redis::Redis;
 use crate::harness::upstream::{Recorded, TestUpstream};
+use crate::load::Light;
 use doorward::app::Backing;
 use doorward::clock::{Clock, SystemClock};
 use doorward::config::{Config, Source};
@@ -20,7 +21,8 @@ use doorward::identity::CredentialId;
 use doorward::secret::Secret;
 use doorward::store::TokenOrigin;
 use futures_util::future::join_all;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -56,6 +58,16 @@ path = "/browser"
 upstream = "legacy"
 schemes = ["session"]
 
+[routes.load]
+path = "/load"
+upstream = "light"
+schemes = ["token"]
+
+[routes.load-browser]
+path = "/load/browser"
+upstream = "light"
+schemes = ["session"]
+
 [routes.obtain]
 path = "/api-token-auth/"
 handler = "obtain-token"
@@ -74,6 +86,8 @@ handler = "logout"
 pub(crate) enum Sql {
     SharedPostgres,
     Postgres(Box<Postgres>),
+    /// The same, and the database is on a disk that is soon full.
+    SmallDisk(Box<Postgres>),
     MariaDb,
 }
 
@@ -83,6 +97,7 @@ impl Sql {
         match self {
             Self::SharedPostgres => Postgres::shared().database().url(),
             Self::Postgres(server) => server.database().url(),
+            Self::SmallDisk(server) => server.database_on_small_disk().url(),
             Self::MariaDb => MariaDb::shared().database().url(),
         }
     }
@@ -90,7 +105,7 @@ impl Sql {
     fn port(&self) -> u16 {
         match self {
             Self::SharedPostgres => Postgres::shared().port(),
-            Self::Postgres(server) => server.port(),
+            Self::Postgres(server) | Self::SmallDisk(server) => server.port(),
             Self::MariaDb => MariaDb::shared().port(),
         }
     }
@@ -106,13 +121,13 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    async fn start(sql: (&str, u16), redis: Option<&Redis>, upstream: &TestUpstream) -> Self {
+    async fn start(sql: (&str, u16), redis: Option<&Redis>, upstreams: [&str; 2]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (url, port) = sql;
         let sql = FaultProxy::start(port);
         let proxy = redis.map(|redis| FaultProxy::start(redis.port()));
         let redis_url = proxy.as_ref().zip(redis).map(|(proxy, redis)| proxy.url(&redis.url()));
-        let text = config(&sql.url(url), redis_url.as_deref(), upstream.url());
+        let text = config(&sql.url(url), redis_url.as_deref(), upstreams);
         std::fs::write(directory.path().join("doorward.toml"), text).unwrap();
         std::fs::write(directory.path().join("doorward.key"), KEY).unwrap();
         let program = Program::start(directory.path()).await;
@@ -130,13 +145,33 @@ impl Replica {
         self.program = Some(program);
     }
 
+    /// Where the system tells of the process, as it is now.
+    pub(crate) fn process(&self) -> PathBuf {
+        let id = self.program.as_ref().expect("it was ended").id();
+        Path::new("/proc").join(id.as_raw_nonzero().to_string())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.program.as_ref().expect("it was ended").address
+    }
+
     /// How often a look-up in the shared cache had this result.
     pub(crate) async fn shared(&self, result: &str) -> f64 {
         let series = format!("doorward_shared_cache_total{{result=\"{result}\"}}");
         self.scrape().await.samples.get(&series).copied().unwrap_or(0.0)
     }
 
-    async fn scrape(&self) -> Scrape {
+    /// How many look-ups this level has answered.
+    pub(crate) async fn lookups(&self, level: &str) -> f64 {
+        self.scrape().await.value(&format!("doorward_lookups_total{{level=\"{level}\"}}"))
+    }
+
+    /// Stops it; what it wrote to its log.
+    pub(crate) async fn stop(&mut self) -> Vec<String> {
+        self.program.take().unwrap().stop().await
+    }
+
+    pub(crate) async fn scrape(&self) -> Scrape {
         let reply = ask_socket(&self.directory.path().join("doorward.sock"), "/metrics").await;
         Scrape::parse(&reply.body)
     }
@@ -173,6 +208,7 @@ pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) writer: Arc<Credentials>,
     pub(crate) upstream: TestUpstream,
+    _light: Light,
     pub(crate) redis: Option<Redis>,
     pub(crate) sql: Sql,
     /// The URL of the database, directly.
@@ -184,16 +220,20 @@ impl Fleet {
     pub(crate) async fn start(sql: Sql, redis: Option<Redis>) -> Self {
         // It has a runtime of its own, which cannot be started within another one.
         let upstream = std::thread::spawn(TestUpstream::start).join().unwrap();
+        let light = Light::start();
+        let light_url = light.url();
+        let upstreams = [upstream.url(), light_url.as_str()];
         let database = sql.database();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("doorward.key"), KEY).unwrap();
         let redis_url = redis.as_ref().map(Redis::url);
         // Makes the tables.
-        let text = config(&database, redis_url.as_deref(), upstream.url());
+        let text = config(&database, redis_url.as_deref(), upstreams);
         let writer = open(&text, directory.path()).await;
-        let start = || Replica::start((&database, sql.port()), redis.as_ref(), &upstream);
+        let start = || Replica::start((&database, sql.port()), redis.as_ref(), upstreams);
         let replicas = join_all([start(), start(), start()]).await;
-        let fleet = Self { replicas, writer, upstream, redis, sql, database, _directory: directory };
+        let fleet =
+            Self { replicas, writer, upstream, _light: light, redis, sql, database, _directory: directory };
         fleet.user("alice", &[]).await;
         fleet.settled().await;
         fleet
@@ -206,6 +246,33 @@ impl Fleet {
 
     pub(crate) fn redis(&self) -> &Redis {
         self.redis.as_ref().unwrap()
+    }
+
+    /// To end it.
+    pub(crate) fn redis_mut(&mut self) -> &mut Redis {
+        self.redis.as_mut().unwrap()
+    }
+
+    /// The database server.
+    pub(crate) fn postgres(&self) -> &Postgres {
+        match &self.sql {
+            Sql::SharedPostgres => Postgres::shared(),
+            Sql::Postgres(server) | Sql::SmallDisk(server) => server,
+            Sql::MariaDb => panic!("another database"),
+        }
+    }
+
+    /// The same, to end it.
+    pub(crate) fn postgres_mut(&mut self) -> &mut Postgres {
+        let (Sql::Postgres(server) | Sql::SmallDisk(server)) = &mut self.sql else {
+            panic!("a server that others need")
+        };
+        server
+    }
+
+    /// The database, in PostgreSQL.
+    pub(crate) fn postgres_database(&self) -> Database<'_> {
+        self.postgres().known_database(self.database.rsplit('/').next().unwrap())
     }
 
     pub(crate) async fn user(&self, name: &str, groups: &[&str]) {
@@ -345,20 +412,30 @@ pub(crate) fn obtain(user: &str) -> Request {
     Request::post("/api-token-auth/", body).field("Content-Type", "application/json")
 }
 
-/// The token in the answer to that.
+/// A password for a session.
+pub(crate) fn log_in(user: &str) -> Request {
+    let body = serde_json::json!({ "username": user, "password": PASSWORD }).to_string();
+    let request = Request::post("/accounts/login/", body).field("Content-Type", "application/json");
+    let request = request.field("Cookie", format!("csrftoken={CSRF}")).field("X-CSRFToken", CSRF);
+    request.field("Origin", "https://gateway.test").expect(&["set-cookie"])
+}
+
+/// The token in the answer to [`obtain`].
 pub(crate) fn obtained(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{answer:?}");
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     body["token"].as_str().unwrap().to_owned()
 }
 
-fn config(store: &str, redis: Option<&str>, upstream: &str) -> String {
+fn config(store: &str, redis: Option<&str>, upstreams: [&str; 2]) -> String {
+    let [upstream, light] = upstreams;
     let redis = redis.map(|url| format!("[redis]\nurl = \"{url}\"\n")).unwrap_or_default();
     format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n\n\
          [deployment]\nkey = {{ file = \"doorward.key\" }}\n\n\
          [store]\nurl = \"{store}\"\n\n{redis}\n\
-         [upstreams.legacy]\nservers = [\"{upstream}\"]\n\n{ROUTES}"
+         [upstreams.legacy]\nservers = [\"{upstream}\"]\n\n\
+         [upstreams.light]\nservers = [\"{light}\"]\n\n[log]\npasses = \"none\"\n{ROUTES}"
     )
 }
 
@@ -372,8 +449,13 @@ async fn open(text: &str, directory: &Path) -> Arc<Credentials> {
 
 /// Runs a test; it has threads of its own, since some of what it asks blocks.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_for(Duration::from_mins(2), test);
+}
+
+/// The same for one that may take so long.
+pub(crate) fn run_for(limit: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        assert!(timeout(Duration::from_mins(2), test).await.is_ok(), "the test takes more than two minutes");
+        assert!(timeout(limit, test).await.is_ok(), "the test takes longer than {limit:?}");
     });
 }

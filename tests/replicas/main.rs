@@ -9,12 +9,18 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "test code: a panic is a failed test"
 )]
 
 mod adopted;
+mod ailing;
 mod alone;
+mod drill;
 mod fleet;
+mod load;
+mod long;
+mod millions;
 mod outages;
 mod poison;
 mod race;

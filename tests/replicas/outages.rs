@@ -1,7 +1,7 @@
 //! Redis or the database goes away, or both: who was known gets in, who was revoked does not, and nobody is told that
 //! good credentials are wrong.
 
-use crate::fleet::{BOUND, Fleet, PASSWORD, Sql, Token, browse, log_out, obtain, run};
+use crate::fleet::{BOUND, Fleet, Sql, Token, browse, log_in, log_out, obtain, run};
 use crate::harness::client::{Answer, Request};
 use crate::harness::services::postgres::Postgres;
 use crate::harness::services::proxy::Fault;
@@ -78,7 +78,7 @@ impl Cast {
         for request in [obtain("alice"), log_out(&self.session)] {
             fleet.ask(&request).await.iter().for_each(assert_unavailable);
         }
-        let answer = fleet.replicas[0].client.send(log_in()).await;
+        let answer = fleet.replicas[0].client.send(log_in("alice")).await;
         assert_unavailable(&answer);
         fleet.writer.revoke_token(self.known[0].id).await.unwrap_err();
     }
@@ -100,18 +100,10 @@ impl Cast {
 }
 
 /// Nobody knows: come again.
-fn assert_unavailable(answer: &Answer) {
+pub(crate) fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.one("retry-after").is_some(), "{answer:?}");
     assert!(answer.one("set-cookie").is_none(), "{answer:?}");
-}
-
-fn log_in() -> Request {
-    let csrf = crate::fleet::CSRF;
-    let body = serde_json::json!({ "username": "alice", "password": PASSWORD }).to_string();
-    let request = Request::post("/accounts/login/", body).field("Content-Type", "application/json");
-    let request = request.field("Cookie", format!("csrftoken={csrf}")).field("X-CSRFToken", csrf);
-    request.field("Origin", "https://gateway.test").expect(&["set-cookie"])
 }
 
 /// Redis is away: a revocation is acknowledged when no replica believes in anything of before.
@@ -162,8 +154,7 @@ fn the_database_dies_and_comes_back() {
         let mut fleet = Fleet::start(Sql::Postgres(Box::new(Postgres::start())), Some(Redis::start())).await;
         let cast = Cast::of(&fleet).await;
         let (tokens, sessions) = rows(&fleet);
-        let Sql::Postgres(server) = &mut fleet.sql else { panic!("a server of its own") };
-        server.kill();
+        fleet.postgres_mut().kill();
         let dead = async {
             let over = sleep(Duration::from_secs(3));
             cast.assert_nobody_knows(&fleet).await;
@@ -172,8 +163,7 @@ fn the_database_dies_and_comes_back() {
             cast.assert_nobody_knows(&fleet).await;
         };
         cast.while_known_pass(&fleet, "the database is dead", dead).await;
-        let Sql::Postgres(server) = &mut fleet.sql else { panic!("a server of its own") };
-        server.restart();
+        fleet.postgres_mut().restart();
         cast.assert_all_is_well(&fleet).await;
         assert_eq!(rows(&fleet), (tokens, sessions), "nothing was half done");
     });
@@ -181,9 +171,7 @@ fn the_database_dies_and_comes_back() {
 
 /// How many tokens there are for a password, and how many sessions.
 fn rows(fleet: &Fleet) -> (String, String) {
-    let Sql::Postgres(server) = &fleet.sql else { panic!("a server of its own") };
-    let name = fleet.database.rsplit('/').next().unwrap();
-    let count = |what: &str| server.psql(name, &format!("SELECT count(*) FROM {what}"));
+    let count = |what: &str| fleet.postgres_database().psql(&format!("SELECT count(*) FROM {what}"));
     (count("token WHERE origin = 'obtain'"), count("session"))
 }
 

@@ -59,7 +59,8 @@ impl Postgres {
     pub(crate) fn start_with_small_disk() -> Self {
         let directory = directory();
         std::fs::create_dir(directory.path().join("disk")).unwrap();
-        let server = Self::start_on(directory, "", true);
+        // It would make room again where a write has failed halfway.
+        let server = Self::start_on(directory, "autovacuum = off\n", true);
         let disk = server.directory().join("disk");
         server
             .psql("postgres", &format!("CREATE TABLESPACE small OWNER {USER} LOCATION '{}'", disk.display()));
@@ -125,6 +126,11 @@ impl Postgres {
         }
     }
 
+    /// Ends it in good order: it says good-bye to whoever is connected. From now on its port refuses.
+    pub(crate) fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
     /// On the same port, with what was committed.
     pub(crate) fn restart(&mut self) {
         self.end(Signal::INT);
@@ -145,8 +151,8 @@ impl Postgres {
         database
     }
 
-    /// A database that is there already.
-    pub(crate) fn named(&self, name: &str) -> Database<'_> {
+    /// One that was made before.
+    pub(crate) fn known_database(&self, name: &str) -> Database<'_> {
         Database { server: self, name: name.to_owned() }
     }
 

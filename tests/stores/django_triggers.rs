@@ -547,7 +547,7 @@ async fn a_database_without_an_encoding_is_not_listened_to() {
         "postgres",
         "CREATE DATABASE bytes OWNER doorward ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
     );
-    let site = Site::on(server.named("bytes"));
+    let site = Site::on(server.known_database("bytes"));
     site.database.psql(&triggers(&site).script().await.unwrap());
     let store = site.open().await;
     let mut feed = store.change_feed().await.unwrap();

@@ -14,6 +14,7 @@ mod means;
 mod own;
 mod sessions;
 mod statements;
+mod together;
 pub mod triggers;
 mod users;
 mod watch;
@@ -21,11 +22,13 @@ mod watch;
 use crate::clock::UnixSeconds;
 use crate::config::UserTable;
 use crate::django;
+use crate::identity::Digest;
 use crate::store::django::means::{Means, Shown};
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
 use crate::store::django::triggers::Wanted;
 use crate::store::django::users::read_row;
 use crate::store::django::watch::Listening;
+use crate::store::manage::TokenBatch;
 use crate::store::own::Own;
 use crate::store::sql::error::unavailable;
 use crate::store::sql::{Database, Row, ServerOptions, ServerUrl, values};
@@ -185,6 +188,10 @@ impl Store for Django {
         })
     }
 
+    fn leaves_changes_unnamed(&self) -> bool {
+        true
+    }
+
     fn found_by(&self) -> &'static str {
         match (&self.database, &self.listening) {
             (_, Some(listening)) => listening.shown.now().describe(),
@@ -198,6 +205,20 @@ impl Store for Django {
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
         Box::pin(async {
             let Written { value, changes } = self.own.insert_canary(token).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async {
+            let Written { value, changes } = self.own.insert_canaries(batch).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>> {
+        Box::pin(async move {
+            let Written { value, changes } = self.own.delete_canaries(&digests).await?;
             Ok(Written { value, changes: changes.without_numbers() })
         })
     }
