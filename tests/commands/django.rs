@@ -8,7 +8,7 @@ use std::path::Path;
 const TABLES: &str = "auth_user, auth_user_groups, auth_group, authtoken_token, django_session";
 
 /// A site in PostgreSQL, and a doorward that adopts it.
-fn adopted(url: impl FnOnce(&Database<'_>) -> String) -> (Home, Database<'static>) {
+fn adopted(url: impl FnOnce(&Database<'static>) -> String) -> (Home, Database<'static>) {
     let database = Postgres::shared().database();
     database.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/fixture_pg.sql"));
     let home = django(&url(&database));
@@ -44,7 +44,7 @@ fn count(database: &Database<'_>) -> String {
 
 #[test]
 fn they_are_printed_made_and_taken_away() {
-    let (home, database) = adopted(|database| database.url());
+    let (home, database) = adopted(Database::url);
     let script = said(&home, &[]);
     assert_eq!(count(&database), "0", "nothing is done unless it is asked for");
     assert_eq!(said(&home, &["--install", "--print"]), script);
