@@ -38,7 +38,11 @@ impl Feed {
         use crate::store::Store as _;
         let django = match database {
             Database::Sqlite(pools) => Watch::Sqlite(Box::new(pools.data_version().await?)),
-            Database::Postgres(_) => Watch::Postgres(database.clone(), snapshot(database).await?),
+            Database::Postgres(_) => {
+                let database = database.aside();
+                let now = snapshot(&database).await?;
+                Watch::Postgres(database, now)
+            }
             Database::MySql(_) => Watch::Blind,
         };
         Ok(Self { django, own: own.change_feed().await?, told: Vec::new() })

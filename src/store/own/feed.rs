@@ -33,8 +33,9 @@ pub(super) struct Feed {
 impl Feed {
     /// Starts after the newest row.
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
-        let bell = Bell::new(database);
-        Ok(Self { database: database.clone(), position: newest(database).await?, last: None, bell })
+        let database = database.aside();
+        let (position, bell) = (newest(&database).await?, Bell::new(&database));
+        Ok(Self { database, position, last: None, bell })
     }
 
     async fn read(&mut self) -> Result<Changes, StoreError> {
