@@ -110,7 +110,7 @@ pub enum SchemeOutcome {
     Malformed,
     /// Good, by the local cache.
     Cached,
-    /// Good, by the store.
+    /// Good, by the store, or by what it told another replica.
     Verified,
     /// Unknown, wrong or expired credentials.
     Rejected,
@@ -161,7 +161,9 @@ pub enum AnsweredBy {
     Local,
     /// The local cache of unknown credentials.
     LocalUnknown,
-    /// The store.
+    /// Redis: the store told another replica.
+    Redis,
+    /// The store. Who waited for another request that looked the same credentials up counts here, too.
     Store,
     /// The local cache, past its proof, because the store could not be asked.
     Stale,
@@ -170,7 +172,7 @@ pub enum AnsweredBy {
 impl AnsweredBy {
     /// All of them, in their order.
     pub const ALL: &'static [Self] =
-        &[Self::Nobody, Self::Local, Self::LocalUnknown, Self::Store, Self::Stale];
+        &[Self::Nobody, Self::Local, Self::LocalUnknown, Self::Redis, Self::Store, Self::Stale];
 
     /// Its name in the log (field `auth.answered_by`).
     pub fn name(self) -> &'static str {
@@ -178,6 +180,7 @@ impl AnsweredBy {
             Self::Nobody => "nobody",
             Self::Local => "local",
             Self::LocalUnknown => "local-unknown",
+            Self::Redis => "redis",
             Self::Store => "store",
             Self::Stale => "stale",
         }

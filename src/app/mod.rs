@@ -67,6 +67,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::app::reload::{ReloadError, Reloader};
 pub use crate::app::stamp::Stamp;
+pub use crate::app::store::django_triggers;
 pub use crate::app::summary::log_summary;
 
 /// Threads for what is slow: SQL has a thread for each connection besides.
@@ -183,6 +184,15 @@ impl Backing {
         Self::open_measured(config, clock, &Metrics::new()).await
     }
 
+    /// By what means it is found what other processes changed.
+    pub(in crate::app) fn found_by(&self) -> String {
+        let store = self.store.found_by();
+        match &self.shared {
+            Some(_) => format!("Redis, within milliseconds; what is not told there: {store}"),
+            None => store.to_owned(),
+        }
+    }
+
     /// As [`Self::open`]; what is slow is measured.
     async fn open_measured(
         config: &Config,
@@ -288,7 +298,7 @@ impl Running {
                 backing.clone(),
                 clock(),
                 Arc::clone(&health),
-                metrics.revocations.clone(),
+                Some((metrics.revocations.clone(), metrics.store.clone())),
                 stop.clone(),
             ),
             slow.handle(),

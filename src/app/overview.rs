@@ -109,7 +109,8 @@ fn revocation(sources: &Sources, metrics: &Metrics) -> status::Revocation {
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
     let Revocations { last, late, replicas } = metrics.revocations.told();
     let bound = sources.backing.cache.trust().bound();
-    status::Revocation { last: last.map(milliseconds), bound: milliseconds(bound), late, replicas }
+    let found_by = sources.backing.found_by();
+    status::Revocation { found_by, last: last.map(milliseconds), bound: milliseconds(bound), late, replicas }
 }
 
 fn server(pool: Pool) -> status::Server {

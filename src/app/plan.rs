@@ -164,14 +164,7 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
             header_count: limits.header_count,
         },
         require_https: require_https(parts, schemes),
-        body_limits: BodyLimits {
-            drain: DrainLimits {
-                bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
-                time_max: limits.unread_body_time,
-            },
-            rate: u64::try_from(limits.body_rate).unwrap_or(u64::MAX),
-            patience: limits.body_idle,
-        },
+        body_limits: body_limits(limits),
         reporting: Reporting {
             observer: Arc::clone(&parts.options.observer),
             metrics: Arc::clone(parts.metrics),
@@ -181,6 +174,18 @@ pub(in crate::app) fn gateway(parts: &Parts<'_>) -> Result<Gateway, AppError> {
         cors: Cors::new(&parts.config.cors.origins, parts.config.cors.credentials),
         spans: parts.config.traces.as_ref().filter(|_| parts.exports_spans).map(sampling),
     })
+}
+
+/// Of every body, whatever the route.
+pub(in crate::app) fn body_limits(limits: &Limits) -> BodyLimits {
+    BodyLimits {
+        drain: DrainLimits {
+            bytes_max: u64::try_from(limits.unread_body).unwrap_or(u64::MAX),
+            time_max: limits.unread_body_time,
+        },
+        rate: u64::try_from(limits.body_rate).unwrap_or(u64::MAX),
+        patience: limits.body_idle,
+    }
 }
 
 fn sampling(traces: &config::Traces) -> Sampling {
@@ -452,7 +457,7 @@ fn plan(parts: &Parts<'_>, route: &Route, schemes: &[Arc<dyn Scheme>], logins: &
 
 /// The store itself gives up after `store_time`, and whoever asked it then falls back on what is known; a look-up that
 /// was cut off from outside could not.
-fn lookups(limits: &Limits, slow: &Handle) -> SlowSide {
+pub(in crate::app) fn lookups(limits: &Limits, slow: &Handle) -> SlowSide {
     SlowSide::new(slow.clone(), limits.store_pending, limits.store_time.saturating_mul(2))
 }
 

@@ -49,6 +49,8 @@ pub struct Serving {
 /// How soon what is revoked is void on all replicas. Times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revocation {
+    /// By what means it is found what other processes changed.
+    pub found_by: String,
     /// The last measurement. `None`: there was none yet.
     pub last: Option<f64>,
     /// The bound.

@@ -2,8 +2,9 @@
 
 use crate::app::{AppError, schemes};
 use crate::clock::Clock;
-use crate::config::{Config, Layout, StoreUrl};
+use crate::config::{Config, Layout, ServerKind, StoreUrl};
 use crate::django::Keys;
+use crate::store::django::triggers::Triggers;
 use crate::store::django::{Django, DjangoSettings};
 use crate::store::own::Own;
 use crate::store::sql::ServerOptions;
@@ -45,6 +46,22 @@ pub(in crate::app) async fn open(
         }
     };
     Ok(Arc::new(store.map_err(failed(url))?))
+}
+
+/// The triggers on Django's tables. `None`: the configuration names no Django database in PostgreSQL.
+///
+/// # Errors
+/// If the URL cannot be read.
+pub fn django_triggers(config: &Config) -> Result<Option<Triggers>, AppError> {
+    let url = &config.store.url;
+    let (Layout::Django(django), StoreUrl::Server(server)) = (&config.store.layout, url) else {
+        return Ok(None);
+    };
+    if server.kind != ServerKind::Postgres {
+        return Ok(None);
+    }
+    let triggers = Triggers::new(server, &server_options(config), django.user.clone());
+    triggers.map(Some).map_err(failed(url))
 }
 
 async fn open_own(url: &StoreUrl, config: &Config) -> Result<Own, StoreError> {

@@ -1,9 +1,7 @@
 //! What is told at start: where doorward listens, what it guards and how, and which bounds hold.
 
 use crate::app::Running;
-use crate::config::{
-    Action, Config, HostPattern, SchemeConfig, SchemeInstance, ServerKind, StoreUrl, Throttle,
-};
+use crate::config::{Action, Config, HostPattern, SchemeConfig, SchemeInstance, StoreUrl, Throttle};
 
 /// A file by its path, as ever; a server by its URL without a password.
 fn store_name(url: &StoreUrl) -> String {
@@ -33,7 +31,12 @@ pub fn log_summary(config: &Config, running: &Running) {
         stale_while_unreachable_s = config.cache.stale_while_unreachable.as_secs(),
         "store"
     );
-    log_revocation(config);
+    let bound = u64::try_from(config.cache.revocation_bound.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        by = running.backing.found_by(),
+        revocation_bound_ms = bound,
+        "revocations by other processes are found"
+    );
     log_schemes(config);
     log_throttles(config);
     for route in &config.routes {
@@ -67,23 +70,6 @@ pub fn log_summary(config: &Config, running: &Running) {
             "route"
         );
     }
-}
-
-/// By what means others learn of a revocation, and by when they have to.
-fn log_revocation(config: &Config) {
-    let by = match (&config.redis, &config.store.url) {
-        (Some(_), _) => "Redis, within milliseconds; without it as the store tells",
-        (None, StoreUrl::Server(server)) if server.kind == ServerKind::Postgres => {
-            "PostgreSQL's NOTIFY, within milliseconds, and a look each 100 ms"
-        }
-        (None, StoreUrl::Server(_)) => "a look at the store each 100 ms",
-        (None, StoreUrl::Sqlite(_)) if config.store.layout.is_django() => {
-            "a look at the file each 100 ms; what was confirmed before a change is asked for again"
-        }
-        (None, StoreUrl::Sqlite(_)) => "a look at the file each 100 ms",
-    };
-    let bound = u64::try_from(config.cache.revocation_bound.as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(by, revocation_bound_ms = bound, "revocations by other processes are found");
 }
 
 /// Those that a route names: the rest is there by default.

@@ -6,7 +6,7 @@ use crate::cache::redis::{Lease, SharedCache, SharedValue};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::CredentialId;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::StoreMetrics;
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
@@ -83,6 +83,25 @@ impl Lookups {
         let tag = context.sign();
         // A tag has 32 bytes.
         CredentialId(u64::from_be_bytes(tag.as_ref().first_chunk().copied().unwrap_or_default()))
+    }
+
+    /// As [`Self::load`], for what can be confirmed by the store many at once: as it was presented.
+    pub(in crate::authenticate) async fn load_presented<A, F>(
+        &self,
+        key: CredentialKey,
+        presented: &Secret,
+        stale: Duration,
+        ask: A,
+    ) -> Result<Loaded, Option<StoreError>>
+    where
+        A: Fn() -> F + Send + Sync,
+        F: Future<Output = Result<Answer, StoreError>> + Send,
+    {
+        let loaded = self.load(key, stale, ask).await?;
+        if matches!(loaded, Loaded::Known(_)) && self.store.leaves_changes_unnamed() {
+            self.cache.in_use().note(key, presented, self.clock.monotonic());
+        }
+        Ok(loaded)
     }
 
     /// Asks other replicas, then the store, and remembers what they say.

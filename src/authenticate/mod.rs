@@ -237,7 +237,7 @@ fn decide(verdict: Verdict, place: usize, trace: &mut Trace) -> Result<Option<Id
         }
         Verdict::Busy => Err(AuthenticateError::PasswordBusy),
         Verdict::Verified(identity, answered_by) => {
-            let is_cached = !matches!(answered_by, AnsweredBy::Store);
+            let is_cached = !matches!(answered_by, AnsweredBy::Redis | AnsweredBy::Store);
             trace.scheme(place, if is_cached { SchemeOutcome::Cached } else { SchemeOutcome::Verified });
             trace.answered_by = answered_by;
             trace.credential = Some(identity.credential);

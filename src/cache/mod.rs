@@ -5,6 +5,7 @@
 
 pub mod change;
 pub mod coherence;
+pub mod in_use;
 pub mod local;
 pub mod redis;
 pub mod touched;

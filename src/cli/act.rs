@@ -25,14 +25,18 @@ pub(in crate::cli) fn act<T>(
 ) -> Result<T, Failure> {
     let config = load(path)?.config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
         outlive_file_limit()?;
         let backing = Backing::open(&config, &clock).await?;
         let done = act(&backing.credentials).await;
         // Puts the file in order if nobody else has it open. What was done is durable without.
         backing.store.close().await.unwrap_or_default();
         done
-    })
+    });
+    // Nobody waits for a thread that still resolves the name of a server that was not needed.
+    runtime.shutdown_background();
+    done
 }
 
 pub(in crate::cli) fn runtime() -> io::Result<Runtime> {

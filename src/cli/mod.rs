@@ -7,6 +7,7 @@ mod act;
 mod bar;
 mod bench;
 mod describe;
+mod django;
 mod first;
 mod group;
 mod import;
@@ -23,13 +24,15 @@ mod token;
 mod user;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use crate::cli::bench::{BenchCommand, Lookup};
 pub use crate::cli::describe::{Completions, Manual};
+pub use crate::cli::django::{DjangoCommand, DjangoTriggers};
 pub use crate::cli::first::{Beginning, Init, Proxy};
 pub use crate::cli::group::{GroupCommand, Members};
 pub use crate::cli::import::ImportTokens;
@@ -51,6 +54,9 @@ pub struct Arguments {
         default_value = "doorward.toml"
     )]
     pub config: PathBuf,
+    /// The configuration file was named by an argument, and not by the environment or by nobody.
+    #[arg(skip)]
+    pub names_config: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -62,7 +68,11 @@ impl Arguments {
     /// # Errors
     /// The exit code, after telling what is wrong or, if asked to, how to use the program.
     pub fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
+        let parsed = Self::command().try_get_matches().and_then(|matches| {
+            let names_config = matches.value_source("config") == Some(ValueSource::CommandLine);
+            Self::from_arg_matches(&matches).map(|arguments| Self { names_config, ..arguments })
+        });
+        parsed.map_err(|error| {
             let code = u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
             let told = if may_repeat_a_secret(&error) {
                 writeln!(io::stderr(), "error: {SECRETS_HINT}\n\nFor more information, try '--help'.")
@@ -123,7 +133,10 @@ pub enum Command {
     /// Manage tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Measure how fast doorward is on this machine; needs no configuration and touches no store.
+    /// Prepare an existing Django database.
+    #[command(subcommand)]
+    Django(DjangoCommand),
+    /// Measure how fast doorward is on this machine, or with --config what a look-up takes in your own stores.
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Print the JSON Schema of the configuration file, for editors.

@@ -11,7 +11,8 @@ use crate::cli::manager::{Moment, Outcome};
 use crate::cli::reload::reload;
 use crate::cli::tell::{Failure, chain, counted, reader_left, say, tell};
 use crate::cli::{
-    Arguments, Command, Proxy, Serve, bench, describe, first, group, manager, signalled, status, token, user,
+    Arguments, Command, Proxy, Serve, bench, describe, django, first, group, manager, signalled, status,
+    token, user,
 };
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, LogLevel};
@@ -48,7 +49,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Command::User(command) => user::run(config, command).map(done),
         Command::Group(command) => group::run(config, command).map(done),
         Command::Token(command) => token::run(config, command).map(done),
-        Command::Bench(command) => bench::run(command),
+        Command::Django(command) => django::run(config, command).map(done),
+        Command::Bench(command) => bench::run(arguments.names_config.then_some(config.as_path()), command),
         Command::Schema => describe::schema().map(done),
         Command::Completions(wanted) => describe::completions(wanted).map(done),
         Command::Man(wanted) => describe::manual(wanted).map(done),

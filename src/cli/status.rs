@@ -130,6 +130,7 @@ fn summary(status: &Status) -> String {
         line("connections", &serving.connections.to_string());
         line("store", &serving.store);
         line("revocation", &revocation(&serving.revocation));
+        line("found by", &serving.revocation.found_by);
         for certificate in &serving.certificates {
             let ends = time(UnixSeconds(certificate.ends));
             let days = certificate.ends.saturating_sub(now()) / DAY;

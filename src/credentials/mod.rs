@@ -4,21 +4,23 @@
 //! returns: when the caller is answered, the act is durable and effective. Who cannot tell the others waits until
 //! none of them believes any more what was true before; without Redis they learn of it from the store.
 
+mod canary;
 pub mod manage;
 pub mod sessions;
 
+pub use crate::credentials::canary::CANARIES_MAX;
 pub use crate::credentials::sessions::CreatedSession;
 
 use crate::cache::change::{Changes, Sequence};
 use crate::cache::coherence::{self, Command, rules::Sound};
 use crate::cache::local::{Invalidation, LocalCache};
-use crate::cache::redis::SharedCache;
+use crate::cache::redis::{Away, SharedCache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::password::{self, PasswordError, Passwords};
 use crate::secret::{NoRandomness, Secret};
 use crate::store::{
-    CANARY_USER, Change, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary,
+    Change, Grant, Granted, NewToken, NewUser, Store, StoreError, TokenOrigin, TokenSummary,
     UserWithPassword, Written,
 };
 use crate::telemetry::metrics::StoreMetrics;
@@ -327,33 +329,6 @@ impl Credentials {
         self.settle(deleted).await.map(drop).ok_or(CredentialsError::NoSuchToken)
     }
 
-    /// Makes a credential that nobody has; it is there to be revoked. Yields its id and digest.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
-    pub async fn make_canary(&self) -> Result<(CredentialId, Digest), CredentialsError> {
-        let key = Secret::random_hex::<TOKEN_BYTES>("")?;
-        let token = self.new_token(CANARY_USER, &key, "", TokenOrigin::Canary)?;
-        let (id, digest) = (token.id, token.digest);
-        // Whatever becomes of this process, it is pruned.
-        let token = NewToken { expires: Some(token.created), ..token };
-        self.announce(self.store.insert_canary(token).await?).await;
-        Ok((id, digest))
-    }
-
-    /// Revokes it, as any other one, and has all other replicas say that they have dropped it. Yields the number of the
-    /// message; `None`: they could not be told.
-    ///
-    /// # Errors
-    /// If there is no such token, or the store cannot be written.
-    pub async fn revoke_canary(&self, id: CredentialId) -> Result<Option<u64>, CredentialsError> {
-        let Written { value, changes } = self.store.delete_token(id).await?;
-        self.forget_all(&changes);
-        value.ok_or(CredentialsError::NoSuchToken)?;
-        let Some(shared) = &self.shared else { return Ok(None) };
-        Ok(shared.invalidate_canary(&changes).await.ok())
-    }
-
     /// Lists tokens: all, or one user's.
     ///
     /// # Errors
@@ -480,7 +455,11 @@ impl Credentials {
         let committed = self.clock.monotonic();
         // By then nobody believes any more what was true before.
         let end = coherence::acknowledged::<Sound>(committed, false, self.cache.trust().bound());
-        while !self.tell(&written.changes).await {
+        let mut is_news = true;
+        while let Err(error) = self.tell(&written.changes).await {
+            if std::mem::take(&mut is_news) {
+                untold(&error);
+            }
             let left = end.since(self.clock.monotonic());
             tokio::time::sleep(left.min(TELL_AGAIN)).await;
             if left <= TELL_AGAIN {
@@ -492,24 +471,18 @@ impl Credentials {
 
     /// The same for a write that takes nothing away from anybody: others may learn of it a moment later.
     async fn announce<T>(&self, written: Written<T>) -> T {
-        self.tell(&written.changes).await;
+        if let Err(error) = self.tell(&written.changes).await {
+            untold(&error);
+        }
         written.value
     }
 
-    /// Forgets what changed, and has all other replicas do so. `false`: they do not know yet.
-    async fn tell(&self, changes: &Changes) -> bool {
+    /// Forgets what changed, and has all other replicas do so.
+    async fn tell(&self, changes: &Changes) -> Result<(), Away> {
         self.forget_all(changes);
-        let Some(shared) = self.shared.as_ref().filter(|_| !changes.is_empty()) else { return true };
-        match shared.invalidate(changes).await {
-            Ok(()) => true,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    "other replicas could not be told of a change: they find it in the store"
-                );
-                false
-            }
+        match self.shared.as_ref().filter(|_| !changes.is_empty()) {
+            Some(shared) => shared.invalidate(changes).await,
+            None => Ok(()),
         }
     }
 
@@ -531,6 +504,11 @@ impl Credentials {
         self.cache.invalidate(Invalidation::User(user));
         if found { Ok(()) } else { Err(CredentialsError::NoSuchUser) }
     }
+}
+
+fn untold(away: &Away) {
+    let error = away as &dyn std::error::Error;
+    tracing::warn!(error, "other replicas could not be told of a change: they find it in the store");
 }
 
 fn random<const N: usize>() -> Result<[u8; N], CredentialsError> {

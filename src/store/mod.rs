@@ -20,7 +20,7 @@ use crate::cache::local::Outage;
 use crate::clock::UnixSeconds;
 use crate::identity::{CredentialId, Digest, User, UserId};
 use crate::secret::Secret;
-use crate::store::manage::{ManageTokens, ManageUsers};
+use crate::store::manage::{ManageTokens, ManageUsers, TokenBatch};
 use crate::store::session::SessionStore;
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -268,6 +268,9 @@ pub trait TokenStore: Debug + Send + Sync {
     fn list_tokens(&self, user: Option<UserId>) -> StoreFuture<'_, Vec<TokenSummary>>;
 }
 
+/// Credentials that a store is asked for at once.
+pub const CONFIRM_MAX: usize = 100;
+
 /// Keys of DRF's `authtoken_token`, where a Django database is adopted; elsewhere there are none.
 pub trait KeyStore: Debug + Send + Sync {
     /// Whose key this is: the user, active or not. Exact and case-sensitive.
@@ -276,6 +279,14 @@ pub trait KeyStore: Debug + Send + Sync {
     /// [`StoreError::Unavailable`] if nobody knows.
     fn find_key(&self, _key: Secret) -> StoreFuture<'_, Option<User>> {
         Box::pin(async { Ok(None) })
+    }
+
+    /// Those of these keys that are somebody's, and whose; in any order. At most [`CONFIRM_MAX`] are asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn find_keys(&self, _keys: Vec<Secret>) -> StoreFuture<'_, Vec<(Digest, User)>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     /// The user's key, which is `new` if there was none (DRF 3.18, `Token.objects.get_or_create`); committed when this
@@ -400,6 +411,17 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     /// [`StoreError::Unavailable`] if the store cannot be opened.
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>>;
 
+    /// Whether [`Change::Something`] may be all that is told of a change. Then what is in use can be asked for all
+    /// together, by [`KeyStore::find_keys`] and [`SessionStore::find_sessions`].
+    fn leaves_changes_unnamed(&self) -> bool {
+        false
+    }
+
+    /// By what means its feed finds what others commit, for people.
+    fn found_by(&self) -> &'static str {
+        "a look at the store each 100 ms"
+    }
+
     /// The latest changes, as many as are kept and at most 10,000. `None`: the store numbers none.
     ///
     /// # Errors
@@ -414,7 +436,20 @@ pub trait Store: TokenStore + KeyStore + SessionStore + UserStore + ManageTokens
     /// As [`TokenStore::insert_token`].
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>>;
 
-    /// Forgets rows of the table of changes that every feed has long read, and tokens long expired.
+    /// Stores many of them, all or none.
+    ///
+    /// # Errors
+    /// As [`TokenStore::insert_token`].
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>>;
+
+    /// Deletes those of these tokens that are canaries, and yields how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::NotWritten`] if it could not be written.
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>>;
+
+    /// Forgets rows of the table of changes that every feed has long read, tokens long expired, and canaries whose
+    /// process must have ended.
     ///
     /// # Errors
     /// [`StoreError::NotWritten`] if it could not be written.

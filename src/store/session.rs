@@ -5,7 +5,7 @@
 //! is kept.
 
 use crate::clock::UnixSeconds;
-use crate::identity::{User, UserId};
+use crate::identity::{Digest, User, UserId};
 use crate::secret::Secret;
 use crate::store::{Sequence, StoreError, StoreFuture, Written};
 use std::fmt::Debug;
@@ -68,6 +68,15 @@ pub trait SessionStore: Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`] if nobody knows.
     fn find_session(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession>;
+
+    /// Those of these sessions that are [`FoundSession::User`], by the digests of their keys; in any order. At most
+    /// [`CONFIRM_MAX`](crate::store::CONFIRM_MAX) are asked for.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nobody knows.
+    fn find_sessions(&self, _: Vec<Secret>, _: UnixSeconds) -> StoreFuture<'_, Vec<(Digest, UserSession)>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 
     /// Stores a session, all at once with the end of the old one; committed when this returns. `false`: nothing was
     /// done, since the user was deleted, deactivated, or given another password.

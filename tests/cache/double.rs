@@ -231,6 +231,14 @@ impl Store for Double {
         Box::pin(async { Err(StoreError::Foreign("the table of tokens")) })
     }
 
+    fn insert_canaries(&self, _: TokenBatch) -> StoreFuture<'_, Written<()>> {
+        never()
+    }
+
+    fn delete_canaries(&self, _: Vec<Digest>) -> StoreFuture<'_, Written<u64>> {
+        never()
+    }
+
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         never()
     }

@@ -2,9 +2,10 @@
 
 use super::double::user;
 use super::local::{BOUND, Bench, NANOSECOND, PAUSE, STALE, Seen, bench, key};
-use doorward::cache::local::{Found, Invalidation, Loaded, Nothing, Outage};
+use doorward::cache::local::{CredentialKey, Found, Invalidation, Loaded, Nothing, Outage, Recall};
 use doorward::clock::Clock as _;
-use doorward::identity::UserId;
+use doorward::identity::{Family, UserId};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,12 +110,26 @@ async fn who_came_after_a_change_is_not_told_what_was_before() {
 }
 
 #[tokio::test]
+async fn unknown_credentials_of_others_are_forgotten() {
+    let bench = bench();
+    let key = CredentialKey { family: Family::Authtoken, ..key(1) };
+    let nothing = || async { Ok::<_, Infallible>(Found::Nothing(Nothing::Absent)) };
+    bench.cache.load(key, &bench.clock, STALE, nothing).await.unwrap();
+    let recall = || bench.cache.recall(&key, bench.now(), STALE);
+    assert!(matches!(recall(), Recall::Unknown(Nothing::Absent)));
+    doubt(&bench);
+    assert!(matches!(recall(), Recall::Miss));
+}
+
+#[tokio::test]
 async fn an_unknown_credential_that_came_to_be_meanwhile_is_found() {
     let bench = bench();
     assert_eq!(bench.load(1).await, Seen::Unknown);
     bench.put(1, 1, 1);
     assert_eq!(bench.recall(1), Seen::Unknown);
     doubt(&bench);
+    assert_eq!(bench.recall(1), Seen::Unknown, "of our own tokens the store names what comes to be");
+    bench.cache.forget_unknown();
     assert_eq!(bench.recall(1), Seen::Miss);
     assert_eq!(bench.load(1).await, Seen::Known(1));
     // Also if it was being asked for at that moment.
@@ -146,7 +161,7 @@ async fn many_who_wait_for_one_are_all_answered_whatever_is_written_meanwhile() 
                     user: user(1, 1),
                     csrf_secret: None,
                 };
-                Ok::<_, std::convert::Infallible>(Some(found))
+                Ok::<_, Infallible>(Some(found))
             };
             bench.cache.load(key(1), &bench.clock, STALE, ask).await
         })

@@ -84,7 +84,7 @@ impl Bench {
             Ok::<_, StoreError>(fact)
         };
         match self.cache.load(key, &self.clock, self.stale, ask).await {
-            Ok(Loaded::Known(known)) => Seen::Known(known.user.user.password_version),
+            Ok(Loaded::Known(known) | Loaded::Shared(known)) => Seen::Known(known.user.user.password_version),
             Ok(Loaded::Stale(known)) => Seen::Stale(known.user.user.password_version),
             Ok(Loaded::Unknown(_)) => Seen::Unknown,
             Err(Some(StoreError::Unavailable(_))) => Seen::Failed,

@@ -11,6 +11,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod confirm;
 mod double;
 mod doubt;
 mod local;

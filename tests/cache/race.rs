@@ -131,7 +131,7 @@ impl Subject for Guarded {
             Ok::<_, Infallible>(Some(fact).filter(|_| is_there(version)))
         };
         match self.cache.load(key(token), &self.clock, Duration::ZERO, ask).await {
-            Ok(Loaded::Known(known) | Loaded::Stale(known)) => Some(versions(&known)),
+            Ok(Loaded::Known(known) | Loaded::Shared(known) | Loaded::Stale(known)) => Some(versions(&known)),
             // `Err(None)`: overtaken too often; nobody is told anything wrong.
             Ok(Loaded::Unknown(_)) | Err(_) => None,
         }

@@ -10,12 +10,24 @@
     reason = "test code"
 )]
 
+mod claims;
+mod confirming;
+mod fault;
+mod lookup;
+mod queue;
 mod random;
+mod reading;
+mod redis;
+mod replica;
+mod revocation;
+mod scale;
+mod store;
 mod world;
 
+use crate::claims::Violation;
+use crate::world::{Plan, Tally, World};
 use doorward::cache::coherence::rules::{Rules, Sound};
 use std::sync::atomic::{AtomicU64, Ordering};
-use world::{Plan, Tally, Violation, World};
 
 const REPLICAS: usize = 100;
 /// Fewer find the same faults sooner.
@@ -76,6 +88,7 @@ fn no_replica_accepts_a_revoked_token_too_late() {
     // All ways were taken.
     assert!(tally.revoked > 20 && tally.refused > 100 && tally.overtaken > 10, "{tally:?}");
     assert!(tally.carried > 100 && tally.stale > 100 && tally.shared > 100, "{tally:?}");
+    assert!(tally.busy > 10 && tally.back > 3 && tally.after_back > 20, "{tally:?}");
 }
 
 #[test]
@@ -109,6 +122,7 @@ without! {
     changes_have_to_drop: CHANGES_DROP;
     proofs_count_from_when_they_were_asked_for: PROOF_AS_OF_ASKING;
     doubts_outlast_proofs: DOUBT_OUTLASTS_PROOFS;
+    confirming_has_to_stop_proofs: CONFIRMING_STOPS_PROOFS;
     belief_has_to_end: BELIEF_ENDS;
     what_is_stale_has_to_end: STALE_ENDS;
     stale_is_for_a_store_that_is_away: STALE_WHILE_AWAY;
@@ -121,5 +135,9 @@ without! {
     lost_rows_have_to_void: LOST_ROWS_VOID;
     old_values_have_to_be_refused: OLD_VALUES_REFUSED;
     values_are_as_fresh_as_the_proof: VALUES_AS_OF_PROOF;
+    readings_have_to_drop_what_was_told: READINGS_ALWAYS_DROP;
+    a_lost_past_has_to_be_refused: LOST_PAST_REFUSED;
+    a_store_that_hangs_has_to_be_spared: HANGING_STORE_SPARED;
+    a_store_that_answers_must_not_be_spared: ANSWERS_END_SPARING;
     who_cannot_tell_has_to_wait: UNTOLD_WAITS;
 }

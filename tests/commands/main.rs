@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod bench;
+mod bench_stores;
 mod crash;
 mod describe;
 mod effect;
@@ -13,6 +14,9 @@ mod schema;
 mod status;
 mod token;
 mod user;
+
+#[path = "../services/mod.rs"]
+mod services;
 
 #[path = "../gateway/harness/secrets.rs"]
 #[expect(

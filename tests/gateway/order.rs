@@ -254,7 +254,7 @@ const SARA: &str = "c968fcc4ea36cf2629c734696619121e1c297687";
 const OLDER_PASSWORD: &str = "older-pass-1";
 
 /// A gateway on a copy of the fixture.
-fn adopted(directory: &Path, upstream: &TestUpstream, sections: &str) -> TestGateway {
+fn adopted(directory: &Path, upstream: &TestUpstream, traces: &Traces, sections: &str) -> TestGateway {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/fixture.sqlite3");
     std::fs::copy(fixture, directory.join("db.sqlite3")).unwrap();
     let text = format!(
@@ -279,7 +279,7 @@ servers = ["{}"]
 "#,
         upstream.url()
     );
-    TestGateway::start_in(directory, &text, doorward::app::Options::default()).unwrap()
+    TestGateway::start_in(directory, &text, traces.options()).unwrap()
 }
 
 const FAMILIES: &str = r#"
@@ -322,6 +322,7 @@ pub(crate) struct Adopted {
     gateway: TestGateway,
     upstream: TestUpstream,
     directory: tempfile::TempDir,
+    pub(crate) traces: Traces,
 }
 
 impl Adopted {
@@ -335,9 +336,10 @@ impl Adopted {
 pub(crate) fn run(protocol: Protocol, sections: &str, case: impl AsyncFnOnce(&Adopted, &Client)) {
     let directory = tempfile::tempdir().unwrap();
     let upstream = TestUpstream::start();
-    let gateway = adopted(directory.path(), &upstream, sections);
+    let traces = Traces::new();
+    let gateway = adopted(directory.path(), &upstream, &traces, sections);
     let client = Client::new(protocol, gateway.address());
-    let adopted = Adopted { gateway, upstream, directory };
+    let adopted = Adopted { gateway, upstream, directory, traces };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(case(&adopted, &client));
     adopted.upstream.assert_no_violation();

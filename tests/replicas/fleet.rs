@@ -161,6 +161,16 @@ impl Replica {
         self.scrape().await.samples.get(&series).copied().unwrap_or(0.0)
     }
 
+    /// How many look-ups this level has answered.
+    pub(crate) async fn lookups(&self, level: &str) -> f64 {
+        self.scrape().await.value(&format!("doorward_lookups_total{{level=\"{level}\"}}"))
+    }
+
+    /// Stops it; what it wrote to its log.
+    pub(crate) async fn stop(&mut self) -> Vec<String> {
+        self.program.take().unwrap().stop().await
+    }
+
     pub(crate) async fn scrape(&self) -> Scrape {
         let reply = ask_socket(&self.directory.path().join("doorward.sock"), "/metrics").await;
         Scrape::parse(&reply.body)

@@ -34,6 +34,45 @@ fn a_replica_without_the_database_lets_in_whom_another_one_knows() {
 }
 
 #[test]
+fn metrics_and_log_tell_who_answered() {
+    run(async {
+        let mut fleet = Fleet::ordinary().await;
+        let (token, mut told) = (fleet.token("alice").await, Vec::new());
+        for (number, replica) in fleet.replicas.iter().enumerate().take(2) {
+            for path in ["/first", "/second"] {
+                let mut before = Vec::new();
+                for level in LEVELS {
+                    before.push(replica.lookups(level).await);
+                }
+                let path = format!("{path}/{number}");
+                assert_eq!(replica.client.send(token.get(&path)).await.status, 200);
+                sleep(Duration::from_millis(200)).await;
+                for (level, before) in LEVELS.iter().zip(before) {
+                    if replica.lookups(level).await > before {
+                        told.push((path.clone(), *level));
+                    }
+                }
+            }
+        }
+        let told: Vec<(&str, &str)> = told.iter().map(|(path, level)| (path.as_str(), *level)).collect();
+        let expected =
+            [("/first/0", "store"), ("/second/0", "local"), ("/first/1", "redis"), ("/second/1", "local")];
+        assert_eq!(told, expected);
+        for (number, outcome, level) in [(0, "verified", "store"), (1, "verified", "redis")] {
+            let log = fleet.replicas[number].stop().await;
+            let line = log.iter().find(|line| line.contains(&format!("/first/{number}")));
+            let line = line.unwrap_or_else(|| panic!("{log:#?}"));
+            for field in [format!("auth.answered_by=\"{level}\""), format!("auth.outcome=\"{outcome}\"")] {
+                assert!(line.contains(&field), "{field}: {line}");
+            }
+        }
+    });
+}
+
+/// Who may answer.
+const LEVELS: [&str; 5] = ["local", "local-unknown", "redis", "store", "stale"];
+
+#[test]
 fn who_presents_nothing_waits_for_no_store() {
     run(async {
         let fleet = Fleet::ordinary().await;

@@ -82,6 +82,7 @@ impl Machine for Own {
 claims! { Database, suite:
     absent_is_not_an_error
     canary_is_refused_and_listed_nowhere
+    many_canaries_are_deleted_or_pruned_and_nothing_else_is
     names_are_exact
     user_is_read_as_written
     user_is_changed_as_told

@@ -56,6 +56,7 @@ async fn run(connection: &mut SqliteConnection, statement: &'static str) {
 claims! { Database, suite:
     absent_is_not_an_error
     canary_is_refused_and_listed_nowhere
+    many_canaries_are_deleted_or_pruned_and_nothing_else_is
     names_are_exact
     names_may_hold_a_null_character
     user_is_read_as_written

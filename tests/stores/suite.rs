@@ -3,12 +3,13 @@
 use doorward::clock::UnixSeconds;
 use doorward::identity::{CredentialId, Digest, User, UserId};
 use doorward::secret::Secret;
-use doorward::store::manage::Account;
+use doorward::store::manage::{Account, BatchToken, TokenBatch};
 use doorward::store::session::{FoundSession, NewSession};
 use doorward::store::{
     CANARY_USER, Change, ChangeFeed, Changes, Grant, Granted, NewToken, NewUser, Sequence, Store, StoreError,
     StoreFuture, TokenOrigin, Written,
 };
+use std::ops::Range;
 use std::pin::Pin;
 
 /// Opens the database once more.
@@ -562,4 +563,45 @@ pub(crate) async fn canary_is_refused_and_listed_nowhere(open: Open<'_>) {
     let gone = store.delete_token(CredentialId(1)).await.unwrap();
     assert_eq!((gone.value, gone.changes.changes), (Some(digest(1)), vec![Change::Credential(digest(1))]));
     assert!(store.find_token(digest(1)).await.unwrap().is_none());
+}
+
+/// Of whom they say they are makes no difference.
+pub(crate) fn canaries(numbers: Range<u64>, expires: i64) -> TokenBatch {
+    let tokens = numbers.map(|number| BatchToken {
+        id: CredentialId(number),
+        digest: digest(number),
+        user: UserId(7),
+    });
+    let (origin, created) = (TokenOrigin::Canary, UnixSeconds(1));
+    TokenBatch { tokens: tokens.collect(), origin, created, expires: Some(UnixSeconds(expires)) }
+}
+
+pub(crate) async fn many_canaries_are_deleted_or_pruned_and_nothing_else_is(open: Open<'_>) {
+    let store = open().await;
+    let alice = store.insert_user(user("alice")).await.unwrap().value;
+    store.insert_token(token(1, alice)).await.done();
+    store.insert_canaries(canaries(2..702, 1000)).await.done();
+    let found = store.find_token(digest(701)).await.unwrap().unwrap();
+    assert!(!found.user.is_active && found.user.id == CANARY_USER);
+    let listed: Vec<CredentialId> =
+        store.list_tokens(None).await.unwrap().iter().map(|token| token.id).collect();
+    assert_eq!(listed, [CredentialId(1)]);
+    // Another user's token is none of them, and who is not there is not counted.
+    let gone = store.delete_canaries([1, 2, 3, 9999].map(digest).to_vec()).await.unwrap();
+    assert_eq!(
+        (gone.value, gone.changes.changes),
+        (2, [2, 3].map(|n| Change::Credential(digest(n))).to_vec())
+    );
+    let all: Vec<Digest> = (1..600).map(digest).collect();
+    assert_eq!(store.delete_canaries(all).await.unwrap().value, 596);
+    store.insert_canaries(canaries(2..4, 5000)).await.done();
+    // Those of a process that ended without.
+    store.prune(UnixSeconds(1000 + 600)).await.unwrap();
+    assert!(store.find_token(digest(701)).await.unwrap().is_some(), "it may still be needed");
+    store.prune(UnixSeconds(1000 + 601)).await.unwrap();
+    let mut left = Vec::new();
+    for number in [1, 2, 3, 600, 701] {
+        left.extend(store.find_token(digest(number)).await.unwrap().map(|_| number));
+    }
+    assert_eq!(left, [1, 2, 3]);
 }

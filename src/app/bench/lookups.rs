@@ -1,22 +1,16 @@
-//! The cases of a look-up alone: one after the other, on one thread, each timed by itself.
+//! The cases of a look-up alone, in a store that goes away.
 //!
 //! Which token comes next is any of them, or an order without neighbours: the same few again and again would measure
-//! the processor's cache. Heads are prepared in bursts, untimed, so that a head is as warm as one that was just read.
+//! the processor's cache.
 
-use crate::accept::head::Head;
-use crate::app::bench::keys::Keys;
-use crate::app::bench::samples::{Samples, clock_ns};
-use crate::app::bench::subject::{Answer, Asker, Subject};
+use crate::app::bench::asker::Answer;
+use crate::app::bench::subject::Subject;
+use crate::app::bench::taking::{BURST, Taking};
 use crate::app::bench::{BenchError, Case, Measured, Round};
-use crate::clock::{Clock as _, SystemClock};
 use crate::trace::AnsweredBy;
 use futures_util::future::join_all;
 use http::header;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-/// Heads that are ready at a time: few enough to stay in the processor's cache.
-const BURST: u64 = 128;
 /// Samples of what takes nanoseconds: ten for each token, within these bounds.
 const FAST_MIN: u64 = 10_000;
 const FAST_MAX: u64 = 1_000_000;
@@ -33,32 +27,32 @@ const FILLERS: usize = 32;
 /// Measures [`Case::LocalHit`].
 pub(in crate::app::bench) fn local_hits(round: &Round<'_>) -> Result<Measured, BenchError> {
     warm(round)?;
-    take(round, async |taking| taking.local_hits().await)
+    take(round, async |run| run.local_hits().await)
 }
 
 /// Measures [`Case::StoreHit`].
 pub(in crate::app::bench) fn store_hits(round: &Round<'_>) -> Result<Measured, BenchError> {
-    take(round, async |taking| taking.store_hits().await)
+    take(round, async |run| run.store_hits().await)
 }
 
 /// Measures [`Case::Unknown`].
 pub(in crate::app::bench) fn unknown(round: &Round<'_>) -> Result<Measured, BenchError> {
-    take(round, async |taking| taking.unknown().await)
+    take(round, async |run| run.unknown().await)
 }
 
 /// Measures [`Case::UnknownAgain`].
 pub(in crate::app::bench) fn unknown_again(round: &Round<'_>) -> Result<Measured, BenchError> {
-    take(round, async |taking| taking.unknown_again().await)
+    take(round, async |run| run.unknown_again().await)
 }
 
 fn take(
     round: &Round<'_>,
-    samples: impl AsyncFnOnce(&mut Taking<'_>) -> Result<(), BenchError>,
+    samples: impl AsyncFnOnce(&mut Run<'_>) -> Result<(), BenchError>,
 ) -> Result<Measured, BenchError> {
     round.subject.runtime.block_on(async {
-        let mut taking = Taking::new(round).await?;
-        samples(&mut taking).await?;
-        let Taking { samples, strays, .. } = taking;
+        let mut run = Run::new(round).await?;
+        samples(&mut run).await?;
+        let Taking { samples, strays, .. } = run.taking;
         let elapsed = samples.total();
         Ok(Measured { case: round.case, samples, strays, connections: None, elapsed })
     })
@@ -91,25 +85,15 @@ pub(in crate::app::bench) fn warm(round: &Round<'_>) -> Result<(), BenchError> {
 }
 
 /// Samples that are being taken.
-struct Taking<'a> {
+struct Run<'a> {
     round: &'a Round<'a>,
-    asker: Asker,
-    heads: Vec<Head>,
-    clock: SystemClock,
-    /// See [`clock_ns`].
-    clock_cost: Duration,
-    samples: Samples,
-    strays: u64,
+    taking: Taking<'a>,
 }
 
-impl<'a> Taking<'a> {
+impl<'a> Run<'a> {
     async fn new(round: &'a Round<'a>) -> Result<Self, BenchError> {
-        let asker = round.subject.asker().await?;
-        let header = round.subject.keys.header(0);
-        let heads = (0..BURST).map(|_| asker.head(header.clone())).collect::<Result<_, _>>()?;
-        let clock_cost = Duration::from_nanos(clock_ns());
-        let (clock, samples) = (SystemClock::new(), Samples::new());
-        Ok(Self { round, asker, heads, clock, clock_cost, samples, strays: 0 })
+        let subject = round.subject;
+        Ok(Self { round, taking: Taking::new(subject.asker().await?, &subject.keys, &subject.unknown)? })
     }
 
     async fn local_hits(&mut self) -> Result<(), BenchError> {
@@ -117,11 +101,11 @@ impl<'a> Taking<'a> {
         let total = u64::from(keys.tokens()).saturating_mul(10).clamp(FAST_MIN, FAST_MAX);
         let mut place = 0;
         while let Some(left) = self.left(total)? {
-            self.present(left, || {
+            self.taking.present(left, || {
                 place += 1;
                 keys.any(place)
             });
-            self.time(left, Answer::Known(AnsweredBy::Local)).await;
+            self.taking.time(left, Answer::Known(AnsweredBy::Local)).await;
         }
         Ok(())
     }
@@ -136,11 +120,11 @@ impl<'a> Taking<'a> {
                 self.round.subject.forget();
             }
             let now = left.min(tokens - place);
-            self.present(now, || {
+            self.taking.present(now, || {
                 place += 1;
                 keys.in_order(place)
             });
-            self.time(now, Answer::Known(AnsweredBy::Store)).await;
+            self.taking.time(now, Answer::Known(AnsweredBy::Store)).await;
             place %= tokens;
         }
         Ok(())
@@ -149,8 +133,8 @@ impl<'a> Taking<'a> {
     async fn unknown(&mut self) -> Result<(), BenchError> {
         let total = self.slow();
         while let Some(left) = self.left(total)? {
-            self.present_unknown(left);
-            self.time(left, Answer::Unknown(AnsweredBy::Store)).await;
+            self.taking.present_unknown(left);
+            self.taking.time(left, Answer::Unknown(AnsweredBy::Store)).await;
         }
         Ok(())
     }
@@ -158,13 +142,11 @@ impl<'a> Taking<'a> {
     async fn unknown_again(&mut self) -> Result<(), BenchError> {
         let total = self.slow().saturating_mul(AGAIN / 4);
         while let Some(left) = self.left(total)? {
-            self.present_unknown(left);
-            for head in self.heads.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                self.asker.ask(head).await;
-            }
+            self.taking.present_unknown(left);
+            self.taking.ask(left).await;
             for _ in 0..AGAIN {
                 let Some(left) = self.left(total)? else { break };
-                self.time(left, Answer::Unknown(AnsweredBy::LocalUnknown)).await;
+                self.taking.time(left, Answer::Unknown(AnsweredBy::LocalUnknown)).await;
             }
         }
         Ok(())
@@ -177,37 +159,10 @@ impl<'a> Taking<'a> {
 
     /// How many are to be taken next; `None`: there are enough.
     fn left(&self, total: u64) -> Result<Option<u64>, BenchError> {
-        let done = self.samples.count();
+        let done = self.taking.samples.count();
         self.round.go_on(done, total)?;
-        check_strays(self.round.case, self.strays, total)?;
+        check_strays(self.round.case, self.taking.strays, total)?;
         Ok(Some(total.saturating_sub(done).min(BURST)).filter(|left| *left > 0))
-    }
-
-    /// Puts tokens into so many heads.
-    fn present(&mut self, count: u64, mut next: impl FnMut() -> u64) {
-        for (_, head) in (0..count).zip(&mut self.heads) {
-            head.headers.insert(header::AUTHORIZATION, self.round.subject.keys.header(next()));
-        }
-    }
-
-    fn present_unknown(&mut self, count: u64) {
-        let first = self.round.subject.unknown.fetch_add(count, Ordering::Relaxed);
-        let mut places = first..;
-        self.present(count, || Keys::unknown(places.next().unwrap_or_default()));
-    }
-
-    /// Looks up what is in so many heads.
-    async fn time(&mut self, count: u64, expected: Answer) {
-        for (_, head) in (0..count).zip(&self.heads) {
-            let before = self.clock.monotonic();
-            let answer = self.asker.ask(head).await;
-            let took = self.clock.monotonic().since(before);
-            if answer == expected {
-                self.samples.add(took.saturating_sub(self.clock_cost));
-            } else {
-                self.strays += 1;
-            }
-        }
     }
 }
 

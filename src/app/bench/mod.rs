@@ -6,17 +6,20 @@
 //! Nothing goes around what a request goes through, and what is measured is checked: a sample counts only if the one
 //! answered who the case is about.
 //!
-//! The cases know a [`Subject`] and nothing of how it came to be, so that one made of an operator's own configuration
-//! can be put in the place of the throw-away one.
+//! With the operator's own configuration nothing is thrown away, and levels are measured in its stores: see [`stores`].
 
+mod asker;
 mod client;
 mod keys;
 mod lookups;
 mod samples;
+pub mod stores;
 mod subject;
+mod taking;
 
 use crate::app::AppError;
 use crate::app::bench::subject::Subject;
+use crate::cache::redis::Away;
 use crate::config::ConfigError;
 use crate::credentials::CredentialsError;
 use crate::secret::NoRandomness;
@@ -72,6 +75,22 @@ pub enum BenchError {
         /// All of them.
         asked: u64,
     },
+    /// Redis does not answer.
+    #[error("Redis cannot be asked")]
+    Redis(#[source] Away),
+    /// Redis answers, and nothing of it is used.
+    #[error(
+        "what Redis holds was not used once: it is full, or the store changes without saying what (see docs/bench.md)"
+    )]
+    Unbelieved,
+    /// Nobody answered.
+    #[error("{}: {count} look-ups in a row were not answered", case.name())]
+    Unanswered {
+        /// The case.
+        case: Case,
+        /// How many.
+        count: u64,
+    },
     /// A request over TLS.
     #[error("a request failed")]
     Request(#[source] io::Error),
@@ -85,6 +104,8 @@ pub enum BenchError {
 pub enum Case {
     /// A known token that is in the local cache.
     LocalHit,
+    /// A known token that is not, and that another replica looked up: Redis is asked.
+    RedisHit,
     /// A known token that is not: the store is asked.
     StoreHit,
     /// A token that nobody knows: the store is asked.
@@ -96,14 +117,17 @@ pub enum Case {
 }
 
 impl Case {
-    /// All of them.
+    /// Those of a throw-away store.
     pub const ALL: [Self; 5] =
         [Self::LocalHit, Self::StoreHit, Self::Unknown, Self::UnknownAgain, Self::Request];
+    /// Those of an operator's own stores: the levels of a look-up.
+    pub const OF_STORES: [Self; 4] = [Self::LocalHit, Self::RedisHit, Self::StoreHit, Self::Unknown];
 
     /// Its name, in the table and for scripts.
     pub fn name(self) -> &'static str {
         match self {
             Self::LocalHit => "local-hit",
+            Self::RedisHit => "redis-hit",
             Self::StoreHit => "store-hit",
             Self::Unknown => "unknown-token",
             Self::UnknownAgain => "unknown-token-again",
@@ -115,6 +139,7 @@ impl Case {
     pub fn describe(self) -> &'static str {
         match self {
             Self::LocalHit => "a known token that is in the local cache",
+            Self::RedisHit => "a known token that is not in the local cache: Redis is asked",
             Self::StoreHit => "a known token that is not in the cache: the store is asked",
             Self::Unknown => "a token that nobody knows: the store is asked",
             Self::UnknownAgain => "the same again: it is remembered that there is none",
@@ -222,6 +247,8 @@ impl Bench {
             Case::Unknown => lookups::unknown(&round),
             Case::UnknownAgain => lookups::unknown_again(&round),
             Case::Request => client::requests(&round),
+            // There is none.
+            Case::RedisHit => Err(BenchError::Redis(Away::Unconnected(None))),
         }
     }
 

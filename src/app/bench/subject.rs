@@ -1,14 +1,10 @@
-//! What is measured: a gateway on a store full of tokens, in a directory that goes away.
+//! What is measured where nothing is given: a gateway on a store full of tokens, in a directory that goes away.
 
-use crate::accept::body::RequestBody;
-use crate::accept::head::{Head, RequestId};
-use crate::accept::peer::Peer;
+use crate::app::bench::asker::{Answer, Asker, Door};
 use crate::app::bench::keys::Keys;
 use crate::app::bench::{BenchError, Progress};
-use crate::app::{Backing, GatewayService, Options, Running, echo};
-use crate::authenticate::AuthenticateError;
-use crate::authenticate::scheme::{Context, Effects};
-use crate::cache::local::{Invalidation, Now};
+use crate::app::{Backing, Options, Running, echo};
+use crate::cache::local::Invalidation;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Source};
 use crate::credentials::NewAccount;
@@ -16,16 +12,7 @@ use crate::credentials::manage::{ImportedToken, Lifetime};
 use crate::identity::UserId;
 use crate::secret::Secret;
 use crate::telemetry::{Finished, Observer};
-use crate::trace::{AnsweredBy, Trace};
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use std::convert::Infallible;
+use crate::trace::AnsweredBy;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
@@ -34,9 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// A user for so many tokens.
@@ -53,8 +38,6 @@ const CACHE_MIB_MIN: u32 = 64;
 const SETTLE_TIME: Duration = Duration::from_secs(20);
 /// Between two looks whether it does.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
-/// Room for a request and its answer on the way to an empty body.
-const PIPE_BYTES: usize = 1024;
 
 /// The gateway, and all that the cases need to know of it.
 #[derive(Debug)]
@@ -132,8 +115,7 @@ impl Subject {
     /// One who asks the gateway's authenticator.
     pub(in crate::app::bench) async fn asker(&self) -> Result<Asker, BenchError> {
         let service = Arc::clone(&self.running.reloader().connections().serving.load().service);
-        let body = empty_body(&service).await?;
-        Ok(Asker { service, clock: Arc::clone(&self.clock), body })
+        Asker::new(Door::Gateway(service), Arc::clone(&self.clock)).await
     }
 
     /// Empties the cache.
@@ -176,57 +158,6 @@ impl Subject {
     }
 }
 
-/// Asks as a connection of the gateway does once it has read a request's head and found its route.
-pub(in crate::app::bench) struct Asker {
-    service: Arc<GatewayService>,
-    clock: Arc<dyn Clock>,
-    body: RequestBody,
-}
-
-/// What came of a look-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::app::bench) enum Answer {
-    /// A user's token, says this one.
-    Known(AnsweredBy),
-    /// Nobody's token, says this one.
-    Unknown(AnsweredBy),
-    /// It could not be found out.
-    None,
-}
-
-impl Asker {
-    /// The head of an ordinary request of a program, as the gateway's own sanitiser leaves it.
-    pub(in crate::app::bench) fn head(&self, authorization: HeaderValue) -> Result<Head, BenchError> {
-        let request = Request::get("/api/articles/42/?fields=title,body")
-            .header(header::HOST, "localhost")
-            .header(header::USER_AGENT, "python-requests/2.32.3")
-            .header(header::ACCEPT, "application/json")
-            .header(header::ACCEPT_ENCODING, "gzip, deflate")
-            .header(header::CONNECTION, "keep-alive")
-            .header(header::AUTHORIZATION, authorization);
-        let (mut parts, ()) = request.body(()).map_err(|_| BenchError::Unread)?.into_parts();
-        let peer = Peer { address: (Ipv4Addr::LOCALHOST, 50_000).into(), is_tls: true, tls_version: None };
-        let sanitiser = &self.service.0.sanitiser;
-        let head = sanitiser.sanitise(&mut parts, &peer, RequestId::new(1), &mut Trace::new());
-        head.map_err(|_| BenchError::Unread)
-    }
-
-    /// Who makes the request of this head: all that the gateway does to know, from reading the clock on.
-    pub(in crate::app::bench) async fn ask(&mut self, head: &Head) -> Answer {
-        // The built-in configuration has one route.
-        let Some(plan) = self.service.0.routes.plans().first() else { return Answer::None };
-        let now = Now::read(self.clock.as_ref());
-        let context = Context::new(now, plan.stale_while_unreachable);
-        let (mut effects, mut trace) = (Effects::default(), Trace::new());
-        let authenticator = &plan.authenticator;
-        match authenticator.authenticate(head, &mut self.body, &context, &mut effects, &mut trace).await {
-            Ok(authenticated) if authenticated.identity().is_some() => Answer::Known(trace.answered_by),
-            Err(AuthenticateError::Rejected(_)) => Answer::Unknown(trace.answered_by),
-            _ => Answer::None,
-        }
-    }
-}
-
 /// Counts the requests that were not answered by the local cache.
 #[derive(Debug, Default)]
 pub(in crate::app::bench) struct Elsewhere(AtomicU64);
@@ -244,24 +175,6 @@ impl Observer for Elsewhere {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// The body of a request that has none. Only hyper makes one, of a request that it has read.
-async fn empty_body(service: &GatewayService) -> Result<RequestBody, BenchError> {
-    let (mut client, server) = tokio::io::duplex(PIPE_BYTES);
-    let (found, wait) = oneshot::channel();
-    let found = Mutex::new(Some(found));
-    let answer = service_fn(|request: Request<Incoming>| {
-        if let Some(found) = found.lock().take() {
-            // It is waited for below.
-            found.send(request.into_body()).unwrap_or_default();
-        }
-        std::future::ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
-    });
-    client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
-    http1::Builder::new().serve_connection(TokioIo::new(server), answer).await.map_err(io::Error::other)?;
-    let incoming = wait.await.map_err(io::Error::other)?;
-    Ok(RequestBody::new(incoming, false, service.0.body_limits))
 }
 
 /// Puts users and tokens into the store; yields the number of users.

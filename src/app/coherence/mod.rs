@@ -4,6 +4,7 @@
 //! they say, in turn.
 
 mod canary;
+mod confirming;
 mod peers;
 mod reading;
 
@@ -15,8 +16,9 @@ use crate::app::health::{Health, Part};
 use crate::cache::change::{Change, Changes};
 use crate::cache::coherence::{Coherence, Command, Distrust, Event};
 use crate::cache::redis::{self, Body, SharedCache};
-use crate::clock::Clock;
-use crate::telemetry::metrics::RevocationMetrics;
+use crate::clock::{Clock, Monotonic};
+use crate::telemetry::metrics::{RevocationMetrics, StoreMetrics};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -28,22 +30,34 @@ const READINGS_MAX: usize = 4;
 /// missed one.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Watches until stopped.
+/// Watches until stopped. Without `metrics` this process is a visitor: it neither measures nor says that it is there.
 pub(in crate::app) async fn watch(
     backing: Backing,
     clock: Arc<dyn Clock>,
     health: Arc<Health>,
-    metrics: RevocationMetrics,
+    metrics: Option<(RevocationMetrics, StoreMetrics)>,
     stop: CancellationToken,
 ) {
     let peers = Arc::new(Peers::default());
-    let (canary, answers) = Canary::new(
-        Arc::clone(&backing.credentials),
-        Arc::clone(&clock),
-        Arc::clone(&peers),
-        metrics,
-        backing.cache.trust().bound(),
-    );
+    let is_visitor = metrics.is_none();
+    let mut store_metrics = StoreMetrics::default();
+    let (canary, answers) = match metrics {
+        Some((metrics, of_store)) => {
+            store_metrics = of_store;
+            let (credentials, bound) = (Arc::clone(&backing.credentials), backing.cache.trust().bound());
+            let (canary, answers) =
+                Canary::new(credentials, Arc::clone(&clock), Arc::clone(&peers), metrics, bound);
+            (Some(canary), answers)
+        }
+        // Nobody listens.
+        None => (None, mpsc::channel(1).0),
+    };
+    let canary = async {
+        match canary {
+            Some(canary) => canary.work().await,
+            None => std::future::pending().await,
+        }
+    };
     let wake = Arc::new(Notify::new());
     let (sender, mut readings) = mpsc::channel(READINGS_MAX);
     let reading = Reading {
@@ -56,15 +70,24 @@ pub(in crate::app) async fn watch(
     let shared = backing.shared.clone();
     let mut stream = shared.as_ref().map(SharedCache::stream);
     let present = async {
-        match &shared {
+        match shared.as_ref().filter(|_| !is_visitor) {
             Some(shared) => be_present(shared, clock.as_ref()).await,
             None => std::future::pending().await,
         }
     };
     let mut keeper = Keeper::new(&backing, Arc::clone(&clock), health, wake, Heard { peers, answers });
     let keep = async {
+        let mut confirming: Option<Pin<Box<dyn Future<Output = Monotonic> + Send>>> = None;
         loop {
+            if std::mem::take(&mut keeper.is_to_confirm) {
+                let all = confirming::confirm(backing.clone(), Arc::clone(&clock), store_metrics.clone());
+                confirming = Some(Box::pin(all));
+            }
             tokio::select! {
+                began = under_way(confirming.as_mut()) => {
+                    confirming = None;
+                    keeper.on(&Event::Confirmed { began });
+                }
                 told = readings.recv() => match told {
                     Some(told) => keeper.told(&told),
                     None => return,
@@ -80,9 +103,16 @@ pub(in crate::app) async fn watch(
     tokio::select! {
         () = reading.work() => {}
         () = present => {}
-        () = canary.work() => {}
+        () = canary => {}
         () = keep => {}
         () = stop.cancelled() => {}
+    }
+}
+
+async fn under_way<T>(act: Option<&mut Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match act {
+        Some(act) => act.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -119,6 +149,8 @@ struct Keeper<'a> {
     also: Heard,
     machine: Coherence,
     commands: Vec<Command>,
+    /// The machine said so, and it is not under way yet.
+    is_to_confirm: bool,
     /// Counts connections to the stream.
     connection: u64,
     is_open: bool,
@@ -142,6 +174,7 @@ impl<'a> Keeper<'a> {
             also,
             machine: Coherence::new(),
             commands: Vec::new(),
+            is_to_confirm: false,
             connection: 0,
             is_open: false,
             distrust: Some(Distrust::Closed),
@@ -150,7 +183,11 @@ impl<'a> Keeper<'a> {
 
     fn told(&mut self, told: &Told) {
         match told {
-            Told::Begins { after } => self.on(&Event::ReadingBegins { after: *after }),
+            Told::Begins { after } => {
+                self.on(&Event::ReadingBegins { after: *after });
+                // It may have come to be unseen.
+                self.backing.cache.forget_unknown();
+            }
             Told::Read { asked, changes } => {
                 self.backing.cache.trust().store_answered();
                 self.on(&Event::Read { asked: *asked, changes, newest: changes.last });
@@ -230,8 +267,10 @@ impl<'a> Keeper<'a> {
         let mut has_changed = false;
         for command in self.commands.drain(..) {
             has_changed |= matches!(command, Command::Drop(..));
-            if command == Command::ReadNow {
-                self.wake.notify_one();
+            match command {
+                Command::ReadNow => self.wake.notify_one(),
+                Command::Confirm => self.is_to_confirm = true,
+                _ => {}
             }
             cache.carry_out(command, now);
         }

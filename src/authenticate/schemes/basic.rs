@@ -244,6 +244,7 @@ impl VerifiedPasswords {
         let loaded = self.lookups.cache.load(key, self.lookups.clock.as_ref(), stale, ask).await;
         let verdict = match loaded {
             Ok(Loaded::Known(known)) => judge(known, AnsweredBy::Store),
+            Ok(Loaded::Shared(known)) => judge(known, AnsweredBy::Redis),
             Ok(Loaded::Stale(known)) => judge(known, AnsweredBy::Stale),
             Ok(Loaded::Unknown(_)) => unknown(AnsweredBy::Store),
             Err(Some(not_loaded)) => not_loaded.verdict()?,

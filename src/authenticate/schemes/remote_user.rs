@@ -128,6 +128,7 @@ impl RemoteUsers {
         let loaded = cache.load(key, clock.as_ref(), stale, ask).await.map_err(NobodyKnows)?;
         let verdict = match loaded {
             Loaded::Known(known) => judge(known, AnsweredBy::Store),
+            Loaded::Shared(known) => judge(known, AnsweredBy::Redis),
             Loaded::Stale(known) => judge(known, AnsweredBy::Stale),
             Loaded::Unknown(_) => Verdict::NotMine,
         };

@@ -255,6 +255,7 @@ impl SessionScheme {
         let now = self.sessions.lookups.now();
         let verdict = match loaded {
             Loaded::Known(known) => self.decide(known, now, AnsweredBy::Store, &mut effects),
+            Loaded::Shared(known) => self.decide(known, now, AnsweredBy::Redis, &mut effects),
             Loaded::Stale(known) => self.decide(known, now, AnsweredBy::Stale, &mut effects),
             Loaded::Unknown(Nothing::Nobody) => Verdict::NotMine,
             Loaded::Unknown(Nothing::Absent) => {
@@ -378,7 +379,7 @@ impl Sessions {
         let digest = Digest::of(key.expose());
         let cache_key = CredentialKey { digest, family: Family::Session };
         let ask = || self.find(key, cache_key, age_seconds);
-        self.lookups.load(cache_key, stale, ask).await.map_err(NobodyKnows)
+        self.lookups.load_presented(cache_key, key, stale, ask).await.map_err(NobodyKnows)
     }
 
     async fn find(

@@ -162,6 +162,7 @@ impl Families {
         for family in self.families.iter().skip(place) {
             match self.load(token, CredentialKey { digest, family: *family }, stale).await? {
                 Loaded::Known(known) => return Ok(Asked::Somebodys(known, AnsweredBy::Store)),
+                Loaded::Shared(known) => return Ok(Asked::Somebodys(known, AnsweredBy::Redis)),
                 Loaded::Stale(known) => return Ok(Asked::Somebodys(known, AnsweredBy::Stale)),
                 Loaded::Unknown(_) => {}
             }
@@ -197,7 +198,12 @@ impl Families {
                 Ok::<_, StoreError>(Answer { found: found.and_then(fact).into(), as_of })
             }
         };
-        self.lookups.load(key, stale, ask).await.map_err(NobodyKnows)
+        let loaded = if key.family == Family::Authtoken {
+            self.lookups.load_presented(key, token, stale, ask).await
+        } else {
+            self.lookups.load(key, stale, ask).await
+        };
+        loaded.map_err(NobodyKnows)
     }
 
     /// What a token is called, however old the answer is: its id never changes.
@@ -210,7 +216,7 @@ impl Families {
                 local::Recall::Known(known) | local::Recall::Stale(known) => Some(known),
                 local::Recall::Unknown(_) => None,
                 local::Recall::Miss => match self.load(&token, key, stale).await? {
-                    Loaded::Known(known) | Loaded::Stale(known) => Some(known),
+                    Loaded::Known(known) | Loaded::Shared(known) | Loaded::Stale(known) => Some(known),
                     Loaded::Unknown(_) => None,
                 },
             };

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 /// Publishers that are told apart. Past it all are forgotten, as if the stream had been opened anew.
 const PUBLISHERS_MAX: usize = 4096;
-/// Between two doubts. Each makes every credential in use be asked for once more, and a busy Django writes all the time;
-/// what was changed in between is found by the next one.
+/// Between the end of one doubt and the next. Each makes every credential in use be asked for once more, and a busy Django
+/// writes all the time; what was changed in between is found by the next one.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(300);
 
 /// A process that publishes; made up at its start.
@@ -76,6 +76,11 @@ pub enum Event<'a> {
     },
     /// A message that cannot be trusted.
     Bad,
+    /// What [`Command::Confirm`] asked for is done, or given up.
+    Confirmed {
+        /// The store was asked after this moment for whatever was confirmed.
+        began: Monotonic,
+    },
 }
 
 /// What is to be done, in this order.
@@ -87,7 +92,7 @@ pub enum Command {
     Begin(Sequence),
     /// Drop everything; of what changed up to this number nobody knows what it was ([`seen::Seen::begin`]).
     Void(Option<Sequence>),
-    /// Numbers are given out again ([`seen::Seen::take_back`]).
+    /// Numbers may have been given out again ([`seen::Seen::take_back`]).
     TakeBack,
     /// [`trust::Trust::prove`].
     Prove(Monotonic),
@@ -95,6 +100,9 @@ pub enum Command {
     Carry(Monotonic),
     /// [`trust::Trust::doubt`].
     Doubt(Monotonic),
+    /// Ask the store for the credentials in use, all together; [`Event::Confirmed`] has to follow. Then whatever was not
+    /// confirmed is in doubt. Until then nothing is proved, so it need not be hurried.
+    Confirm,
     /// Read the store now rather than when it is due.
     ReadNow,
 }
@@ -141,7 +149,10 @@ struct Stream {
 #[derive(Debug, Default)]
 struct Doubts {
     last: Option<Monotonic>,
+    /// Found, and not asked for yet.
     is_pending: bool,
+    /// Since when the store is asked for what is in use.
+    confirming: Option<Monotonic>,
 }
 
 impl<R: Rules> Coherence<R> {
@@ -173,6 +184,7 @@ impl<R: Rules> Coherence<R> {
             }
             Event::Beat { sent } => self.beat(sent, now, out),
             Event::Bad => self.empty_trust(now, out),
+            Event::Confirmed { began } => self.doubts.confirmed(began, now, out),
         }
     }
 
@@ -200,8 +212,12 @@ impl<R: Rules> Coherence<R> {
         }
     }
 
-    /// What was cached before may have changed unseen: it is asked for again.
+    /// What was cached before may have changed unseen: it is asked for again. So may have what others shared, if it was
+    /// read before: while nobody read the store, it may have gone back and grown again.
     fn begin(&mut self, after: Option<Sequence>, now: Monotonic, out: &mut Vec<Command>) {
+        if self.known.is_some() {
+            out.push(Command::TakeBack);
+        }
         (self.known, self.heard, self.read) = (after, after.unwrap_or_default(), None);
         out.push(Command::Doubt(now));
         out.extend(after.map(Command::Begin));
@@ -215,29 +231,31 @@ impl<R: Rules> Coherence<R> {
         now: Monotonic,
         out: &mut Vec<Command>,
     ) {
+        // Rows were pruned, or the store is an older copy that has given their numbers out again.
         let is_lost = changes.changes.contains(&Change::Everything);
         // It is another store, or an older copy. (What the stream told after this reading began is not in it.)
         let went_back = newest < self.known && asked >= self.known_since;
-        if went_back {
-            out.push(Command::TakeBack);
-        }
         if !is_lost && !went_back {
             self.apply(changes, false, now, out);
         } else if R::LOST_ROWS_VOID {
+            out.push(Command::TakeBack);
             out.push(Command::Void(newest));
             (self.known, self.heard) = (newest, newest.unwrap_or_default());
+            // Which numbers are missing nobody can tell now.
+            self.empty_trust(now, out);
         }
         if let Some(newest) = newest {
             self.known = self.known.max(Some(newest));
         }
         self.read = self.read.max(Some(asked));
-        if self.doubts.are_settled(now, out) {
+        if self.doubts.are_settled::<R>(now, out) {
             out.push(Command::Prove(if R::PROOF_AS_OF_ASKING { asked } else { now }));
         }
     }
 
-    /// Drops what is named. What a reading names is passed over if the stream named it: who reads the store notices
-    /// himself when a number is given out again. A message is never passed over: to drop once more does no harm.
+    /// Drops what is named, also what is known by its number: to drop once more costs a look-up, and a store that went
+    /// back gives numbers out again. Who reads it does not notice that if only the stream had told of the lost ones.
+    /// Everything is dropped only if some of it is news.
     fn apply(&mut self, changes: &Changes, is_message: bool, now: Monotonic, out: &mut Vec<Command>) {
         let numbers = changes.first.map(|first| first.0..);
         for (place, change) in changes.changes.iter().enumerate() {
@@ -245,7 +263,7 @@ impl<R: Rules> Coherence<R> {
             let number = numbers.as_ref().map(|from| Sequence(from.start.saturating_add(place)));
             let is_all = *change == Change::Everything;
             let is_known = number.is_some() && if is_all { changes.last } else { number } <= self.known;
-            if is_known && (is_all || !is_message) {
+            if is_known && (is_all || !(is_message || R::READINGS_ALWAYS_DROP)) {
                 continue;
             }
             match change {
@@ -289,7 +307,7 @@ impl<R: Rules> Coherence<R> {
         self.apply(changes, true, now, out);
         let (Some(first), Some(last), Some(known)) = (changes.first, changes.last, self.known) else {
             // Without numbers nothing is known to be missing.
-            self.doubts.are_settled(now, out);
+            self.doubts.are_settled::<R>(now, out);
             return;
         };
         self.heard = self.heard.max(last);
@@ -324,14 +342,22 @@ impl<R: Rules> Default for Coherence<R> {
 
 impl Doubts {
     /// Whether all that was found is in doubt; until then nothing is proved.
-    fn are_settled(&mut self, now: Monotonic, out: &mut Vec<Command>) -> bool {
+    fn are_settled<R: Rules>(&mut self, now: Monotonic, out: &mut Vec<Command>) -> bool {
         let is_due = self.last.is_none_or(|last| now.since(last) >= DOUBT_INTERVAL);
-        if self.is_pending && is_due {
+        if self.is_pending && is_due && self.confirming.is_none() {
             // What is asked for from now on finds it.
-            out.push(Command::Doubt(now));
-            (self.last, self.is_pending) = (Some(now), false);
+            out.push(Command::Confirm);
+            (self.confirming, self.is_pending) = (Some(now), false);
         }
-        !self.is_pending
+        !self.is_pending && (self.confirming.is_none() || !R::CONFIRMING_STOPS_PROOFS)
+    }
+
+    fn confirmed(&mut self, began: Monotonic, now: Monotonic, out: &mut Vec<Command>) {
+        // Of an earlier one, which asked too soon.
+        if self.confirming.is_some_and(|since| since <= began) {
+            out.push(Command::Doubt(began));
+            (self.confirming, self.last) = (None, Some(now));
+        }
     }
 }
 
@@ -373,11 +399,22 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_passed_over_for_its_number_and_a_reading_is() {
+    fn nothing_is_passed_over_for_its_number() {
         let change = Change::User(UserId(1));
         let known = Changes::numbered(Sequence(4), vec![change]);
         let message = Event::Heard { connection: 1, publisher: Publisher(1), number: 1, changes: &known };
         assert_eq!(after_five(&message), [Command::Drop(change, Some(Sequence(5)))]);
-        assert_eq!(after_five(&read(&known)), [Command::Prove(at(20))]);
+        let dropped = [Command::Drop(change, Some(Sequence(5))), Command::Prove(at(20))];
+        assert_eq!(after_five(&read(&known)), dropped);
+    }
+
+    #[test]
+    fn what_was_read_before_the_store_was_lost_from_sight_is_taken_back() {
+        let lost = Changes::everything(Sequence(5), Sequence(7));
+        let voided = [Command::TakeBack, Command::Void(Some(Sequence(7))), Command::Prove(at(20))];
+        assert_eq!(after_five(&read(&lost)), voided);
+        let again = Event::ReadingBegins { after: Some(Sequence(6)) };
+        let taken_back = [Command::TakeBack, Command::Doubt(at(30)), Command::Begin(Sequence(6))];
+        assert_eq!(after_five(&again), taken_back);
     }
 }

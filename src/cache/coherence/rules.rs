@@ -12,6 +12,8 @@ pub trait Rules: Debug + Send + Sync + 'static {
     const PROOF_AS_OF_ASKING: bool = true;
     /// What is in doubt is not proved by what proves the rest.
     const DOUBT_OUTLASTS_PROOFS: bool = true;
+    /// While what is in use is asked for after a change that nobody named, nothing is proved.
+    const CONFIRMING_STOPS_PROOFS: bool = true;
     /// An entry is believed for the bound after its proof, and no longer.
     const BELIEF_ENDS: bool = true;
     /// An entry is stale for `stale_while_unreachable` after its proof, and no longer.
@@ -36,6 +38,14 @@ pub trait Rules: Debug + Send + Sync + 'static {
     const OLD_VALUES_REFUSED: bool = true;
     /// A shared value is as fresh as this replica's proof, not as its reading.
     const VALUES_AS_OF_PROOF: bool = true;
+    /// What a reading names is dropped even if the stream told of that number: a store that went back gave it out again.
+    const READINGS_ALWAYS_DROP: bool = true;
+    /// A shared value that was read before the store was found to have gone back is a miss.
+    const LOST_PAST_REFUSED: bool = true;
+    /// Nobody who is known waits for a store that hangs.
+    const HANGING_STORE_SPARED: bool = true;
+    /// A store that answered a look-up a moment ago does not hang, whatever its readings say.
+    const ANSWERS_END_SPARING: bool = true;
     /// Who cannot tell the others waits for the bound before acknowledging.
     const UNTOLD_WAITS: bool = true;
 }

@@ -66,20 +66,23 @@ impl<R: Rules> Seen<R> {
     }
 
     /// Whether what was true as of this number is true as of all that is known, for a credential and a user with these
-    /// hashes. `read` is when the store said so.
+    /// hashes. `read` is when the store said so, or earlier.
     pub fn holds(&self, as_of: Sequence, read: UnixSeconds, hashes: [u64; 2]) -> bool {
         let is_changed =
             |hash: &u64| place(&self.last, *hash).is_none_or(|at| as_of.0 < at.load(Ordering::SeqCst));
         let is_old = as_of.0 < self.floor.load(Ordering::SeqCst) || hashes.iter().any(is_changed);
-        let is_taken_back = read.0 <= self.taken_back.load(Ordering::SeqCst);
-        !is_taken_back && (!is_old || !R::OLD_VALUES_REFUSED)
+        !self.is_of_lost_past(read) && (!is_old || !R::OLD_VALUES_REFUSED)
     }
 
     /// The same in a store without numbers: whether neither has changed since `read`, as far as this replica was told.
     pub fn holds_since(&self, read: UnixSeconds, hashes: [u64; 2]) -> bool {
         let is_changed =
             |hash: &u64| place(&self.when, *hash).is_none_or(|at| read.0 <= at.load(Ordering::SeqCst));
-        read.0 > self.taken_back.load(Ordering::SeqCst) && !hashes.iter().any(is_changed)
+        !self.is_of_lost_past(read) && !hashes.iter().any(is_changed)
+    }
+
+    fn is_of_lost_past(&self, read: UnixSeconds) -> bool {
+        R::LOST_PAST_REFUSED && read.0 <= self.taken_back.load(Ordering::SeqCst)
     }
 }
 

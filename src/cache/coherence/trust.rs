@@ -162,8 +162,9 @@ impl<R: Rules> Trust<R> {
     /// Whether the store is being left alone by those who can do without it for a while: it could not be asked, or takes
     /// long to answer.
     pub fn is_store_spared(&self, now: Monotonic) -> bool {
-        let is_slow = now.0 < self.slow_ends.load(Ordering::Relaxed);
-        self.is_store_away(now) || (is_slow && now.0 >= self.works_until.load(Ordering::Relaxed))
+        let is_slow = R::HANGING_STORE_SPARED && now.0 < self.slow_ends.load(Ordering::Relaxed);
+        let works = R::ANSWERS_END_SPARING && now.0 < self.works_until.load(Ordering::Relaxed);
+        self.is_store_away(now) || (is_slow && !works)
     }
 
     /// The store answered a look-up.

@@ -7,7 +7,10 @@ use crate::cache::local::{
     CredentialKey, Fact, Found, Guard, Known, Loaded, LocalCache, Nothing, Now, Outage, Shared,
 };
 use crate::cache::touched::Moment;
+use crate::cache::users::UserRecord;
 use crate::clock::{Clock, Monotonic, UnixSeconds};
+use crate::identity::User;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A load that is overtaken again and again gives up; the caller answers that nobody knows.
@@ -95,7 +98,7 @@ impl LocalCache {
                 if let Some(shared) = share().await
                     && let Some(known) = asking.take_shared(shared, moment, Now::read(clock), stale)
                 {
-                    return Ok(Loaded::Known(known));
+                    return Ok(Loaded::Shared(known));
                 }
             }
             // Waiting took time; the load begins here.
@@ -129,15 +132,21 @@ impl LocalCache {
     }
 
     fn adopt(&self, fact: Fact, began: Monotonic, moment: Moment) -> Option<Known> {
-        let hash = self.hash(&fact.user.id);
-        let user = self.users.adopt(fact.user, began)?;
+        let user = self.adopt_user(fact.user, began, moment)?;
+        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
+        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
+    }
+
+    /// The record of a user who was read by a load that began then. `None`: it may be old.
+    pub(super) fn adopt_user(&self, user: User, began: Monotonic, moment: Moment) -> Option<Arc<UserRecord>> {
+        let hash = self.hash(&user.id);
+        let user = self.users.adopt(user, began)?;
         // The record is registered now: an invalidation from here on retires it; an earlier one is seen here.
         if self.touched.since(hash, moment) {
             self.users.retire(user.user.id);
             return None;
         }
-        let expires = fact.expires.unwrap_or(UnixSeconds(i64::MAX));
-        Some(Known { user, id: fact.id, csrf_secret: fact.csrf_secret, expires, confirmed: began })
+        Some(user)
     }
 
     fn remember_unknown(&self, key: CredentialKey, nothing: Nothing, began: Monotonic, moment: Moment) {
@@ -150,12 +159,13 @@ impl LocalCache {
     /// Up to which moment what another replica was told is known to be true. `None`: it may not be.
     fn vouched(&self, key: &CredentialKey, shared: &Shared, now: Now) -> Option<Monotonic> {
         let hashes = [self.hash(&key.digest), self.hash(&shared.fact.user.id)];
+        // By this replica's clock it may have been earlier.
+        let read = UnixSeconds(shared.read.0.saturating_sub(CLOCKS_DIFFER_MAX));
         if let Some(as_of) = shared.as_of {
             // As true as all that this replica knows.
-            return self.seen.holds(as_of, shared.read, hashes).then(|| self.trust.proved());
+            return self.seen.holds(as_of, read, hashes).then(|| self.trust.proved());
         }
         // Without numbers it is as old as it says. For what is stale that is good enough.
-        let read = UnixSeconds(shared.read.0.saturating_sub(CLOCKS_DIFFER_MAX));
         let age = u64::try_from(now.unix.0.saturating_sub(read.0)).unwrap_or(0);
         let is_unchanged = self.seen.holds_since(read, hashes);
         is_unchanged.then(|| now.monotonic.minus(Duration::from_secs(age)))

@@ -10,12 +10,16 @@
 //! `quick_cache` was chosen because its placeholder refuses a fill that was removed meanwhile; moka puts a revoked
 //! token back.
 
+mod confirm;
 mod load;
+
+pub use crate::cache::local::confirm::Confirmed;
 
 use crate::cache::change::{Change, Sequence};
 use crate::cache::coherence::Command;
 use crate::cache::coherence::seen::Seen;
 use crate::cache::coherence::trust::Trust;
+use crate::cache::in_use::InUse;
 use crate::cache::touched::Touched;
 use crate::cache::users::{UserRecord, Users};
 use crate::cache::uses::Uses;
@@ -167,6 +171,8 @@ pub enum Recall {
 pub enum Loaded {
     /// The store vouched for it.
     Known(Known),
+    /// The store told another replica, and what that one told is to be believed.
+    Shared(Known),
     /// As [`Recall::Stale`].
     Stale(Known),
     /// The store has nothing.
@@ -274,6 +280,7 @@ pub struct LocalCache {
     unknowns: Unknowns,
     users: Users,
     uses: Uses,
+    in_use: InUse,
     evicted: Evictions,
     unknowns_evicted: Evictions,
     touched: Touched,
@@ -320,6 +327,7 @@ impl LocalCache {
             unknowns_evicted,
             users: Users::new(),
             uses: Uses::new(known_bytes / SMALLEST_BYTES),
+            in_use: InUse::default(),
             touched: Touched::new(),
             hasher: Seeded::default(),
             settings,
@@ -403,6 +411,7 @@ impl LocalCache {
             Command::Doubt(moment) => self.doubt(moment),
             // The store is not read from here.
             Command::ReadNow => {}
+            Command::Confirm => self.forget_unknown_of_others(),
         }
     }
 
@@ -433,7 +442,12 @@ impl LocalCache {
     /// stale.
     pub fn doubt(&self, moment: Monotonic) {
         self.trust.doubt(moment);
-        self.forget_unknown();
+        self.forget_unknown_of_others();
+    }
+
+    /// Forgets unknown credentials but those of our own tables, whose changes are named always.
+    fn forget_unknown_of_others(&self) {
+        self.unknowns.retain(|key, _| key.family == Family::Doorward);
     }
 
     /// How far entries are believed.
@@ -444,6 +458,11 @@ impl LocalCache {
     /// When credentials were last used.
     pub fn uses(&self) -> &Uses {
         &self.uses
+    }
+
+    /// What was asked for lately.
+    pub fn in_use(&self) -> &InUse {
+        &self.in_use
     }
 
     /// How full it is: known credentials, and unknown ones.

@@ -1,4 +1,4 @@
-//! The connection for commands: kept open by a task of its own, asked through a circuit breaker, never waited for long.
+//! A connection for commands: kept open by a task of its own, asked through a circuit breaker, never waited for long.
 
 use crate::cache::local::Outage;
 use crate::cache::redis::breaker::Breaker;

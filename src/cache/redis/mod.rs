@@ -146,7 +146,9 @@ impl SharedCache {
         let publisher = Publisher(u64::from_be_bytes(random()?));
         let link = Link::new(Arc::clone(&settings), Arc::clone(&clock));
         let is_cluster = matches!(settings.topology, Topology::Cluster(_));
-        let orders = Orders::new(link.clone(), Arc::clone(&keys), publisher, is_cluster);
+        // Look-ups that find Redis slow keep no revocation from being told.
+        let telling = Link::new(Arc::clone(&settings), Arc::clone(&clock));
+        let orders = Orders::new(telling, Arc::clone(&keys), publisher, is_cluster);
         let is_refusal_told = Arc::default();
         Ok(Self { settings, keys, clock, link, orders, publisher, metrics, is_refusal_told })
     }

@@ -3,9 +3,9 @@
 //!
 //! It has a white ground of its own, so that it can be read on a dark page, too.
 
-use crate::app::bench::{Measured, Report};
+use crate::app::bench::Measured;
 use crate::cli::bench::machine::Machine;
-use crate::cli::tell::{Failure, counted};
+use crate::cli::tell::Failure;
 use plotters::prelude::*;
 use std::fs::Permissions;
 use std::io::Write as _;
@@ -62,14 +62,10 @@ impl PlotFile {
     }
 }
 
-/// Draws it, as SVG.
-pub(in crate::cli) fn draw(report: &Report, machine: &Machine) -> Result<String, Failure> {
-    let title = format!(
-        "doorward {}: look-ups among {}",
-        env!("CARGO_PKG_VERSION"),
-        counted(usize::try_from(report.tokens).unwrap_or(usize::MAX), "token")
-    );
-    let lines: Vec<Line> = report.cases.iter().map(Line::of).collect();
+/// Draws it, as SVG. `what` is in the title.
+pub(in crate::cli) fn draw(what: &str, cases: &[&Measured], machine: &Machine) -> Result<String, Failure> {
+    let title = format!("doorward {}: {what}", env!("CARGO_PKG_VERSION"));
+    let lines: Vec<Line> = cases.iter().map(|measured| Line::of(measured)).collect();
     let mut text = String::new();
     draw_lines(&mut text, &[&title, &machine.line()], &lines)
         .map_err(|error| format!("cannot draw the plot: {error}"))?;
@@ -209,21 +205,14 @@ mod tests {
 
     #[test]
     fn a_plot_is_drawn_whatever_the_figures_are() {
-        let report = |cases| Report {
-            tokens: 1,
-            users: 1,
-            store_bytes: 0,
-            filled_in: Duration::ZERO,
-            clock_ns: 0,
-            cases,
-        };
         let machine = Machine { processor: Some("A <fast> & \"good\" one".to_owned()), cores: 2 };
         let empty = Measured { samples: Samples::new(), ..measured(Case::Request, 1) };
         for cases in
             [vec![], vec![empty], vec![measured(Case::LocalHit, 1), measured(Case::StoreHit, 1_000_000)]]
         {
             let names: Vec<&str> = cases.iter().map(|measured| measured.case.name()).collect();
-            let text = draw(&report(cases), &machine).unwrap();
+            let cases: Vec<&Measured> = cases.iter().collect();
+            let text = draw("look-ups", &cases, &machine).unwrap();
             let plot = roxmltree::Document::parse(&text).unwrap();
             assert_eq!(plot.root_element().tag_name().name(), "svg");
             let texts: Vec<&str> = plot.descendants().filter_map(|node| node.text()).collect();

@@ -31,7 +31,8 @@ pub(in crate::cli) fn json(report: &Report, machine: &Machine) -> Value {
     })
 }
 
-fn case(measured: &Measured) -> Value {
+/// One of them, for scripts.
+pub(in crate::cli::bench) fn case(measured: &Measured) -> Value {
     let samples = &measured.samples;
     let mut nanoseconds = json!({ "mean": samples.mean() });
     if let Value::Object(keys) = &mut nanoseconds {
@@ -51,24 +52,33 @@ fn case(measured: &Measured) -> Value {
 
 /// For people.
 pub(in crate::cli) fn text(report: &Report, machine: &Machine) -> String {
+    let table = table(&report.cases.iter().collect::<Vec<_>>());
+    format!("{}\n{table}\n{}", top(report, machine), notes(report))
+}
+
+/// Their figures, and what each of them is.
+pub(in crate::cli::bench) fn table(cases: &[&Measured]) -> String {
     let mut rows = vec![headings()];
-    rows.extend(report.cases.iter().map(row));
-    let cases: Vec<String> = report
-        .cases
+    rows.extend(cases.iter().map(|measured| row(measured)));
+    let cases: Vec<String> = cases
         .iter()
         .map(|measured| format!("{:<19}  {}\n", measured.case.name(), measured.case.describe()))
         .collect();
-    format!("{}\n{}\n{}\n{}", top(report, machine), aligned(&rows), cases.concat(), notes(report))
+    format!("{}\n{}", aligned(&rows), cases.concat())
+}
+
+/// Of what, and on what.
+pub(in crate::cli::bench) fn origin(machine: &Machine) -> String {
+    let slow = if IS_SLOW_BUILD { ", built without optimisation" } else { "" };
+    format!("doorward {}{slow}, on {}\n", env!("CARGO_PKG_VERSION"), clean(&machine.line()))
 }
 
 fn top(report: &Report, machine: &Machine) -> String {
-    let slow = if IS_SLOW_BUILD { ", built without optimisation" } else { "" };
     let tokens = usize::try_from(report.tokens).unwrap_or(usize::MAX);
     let users = usize::try_from(report.users).unwrap_or(usize::MAX);
     format!(
-        "doorward {}{slow}, on {}\nstore: SQLite, {} of {}, {:.1} MiB, filled in {:.1} s\n",
-        env!("CARGO_PKG_VERSION"),
-        clean(&machine.line()),
+        "{}store: SQLite, {} of {}, {:.1} MiB, filled in {:.1} s\n",
+        origin(machine),
         counted(tokens, "token"),
         counted(users, "user"),
         mebibytes(report.store_bytes),
@@ -114,20 +124,22 @@ fn aligned(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
+/// A line, if there are any.
+pub(in crate::cli::bench) fn strays<'a>(cases: impl Iterator<Item = &'a Measured>) -> String {
+    match usize::try_from(cases.map(|measured| measured.strays).sum::<u64>()).unwrap_or(usize::MAX) {
+        0 => String::new(),
+        strays => format!(
+            "{} went another way than its case says; see docs/bench.md.\n",
+            counted(strays, "look-up")
+        ),
+    }
+}
+
 /// What has to be known to read the table.
 fn notes(report: &Report) -> String {
     let request = report.cases.iter().find_map(|measured| measured.connections);
     let connections = usize::try_from(request.unwrap_or_default()).unwrap_or(usize::MAX);
-    let strays: u64 = report.cases.iter().map(|measured| measured.strays).sum();
-    let strays = match usize::try_from(strays).unwrap_or(usize::MAX) {
-        0 => String::new(),
-        strays => {
-            format!(
-                "{} went another way than its case says; see docs/bench.md.\n",
-                counted(strays, "look-up")
-            )
-        }
-    };
+    let strays = strays(report.cases.iter());
     format!(
         "All but request: one look-up after the other on one thread, each timed alone; the {} ns that reading the clock\n\
          takes are taken off. request: HTTP/1.1 over TLS and loopback, {} kept open; the client's and the upstream's own\n\

@@ -77,6 +77,10 @@ impl KeyStore for Django {
         })
     }
 
+    fn find_keys(&self, keys: Vec<Secret>) -> StoreFuture<'_, Vec<(Digest, User)>> {
+        Box::pin(self.keys_together(keys))
+    }
+
     fn obtain_key(&self, wanted: KeyRequest) -> StoreFuture<'_, Written<Option<Secret>>> {
         Box::pin(async move {
             match self.get_or_create_key(&wanted).await {

@@ -7,25 +7,35 @@
 //! Tokens that doorward issues are in the own store, where each user of Django's who has one is mirrored under the
 //! same id; who the user is and whether active is asked of Django every time.
 
+mod hear;
 mod keys;
 mod manage;
+mod means;
 mod own;
 mod sessions;
 mod statements;
+mod together;
+pub mod triggers;
 mod users;
 mod watch;
 
 use crate::clock::UnixSeconds;
 use crate::config::UserTable;
 use crate::django;
+use crate::identity::Digest;
+use crate::store::django::means::{Means, Shown};
 use crate::store::django::statements::{NEWEST_SESSIONS, PROBE_KEYS, PROBE_SESSIONS, Statement, Statements};
+use crate::store::django::triggers::Wanted;
 use crate::store::django::users::read_row;
+use crate::store::django::watch::Listening;
+use crate::store::manage::TokenBatch;
 use crate::store::own::Own;
 use crate::store::sql::error::unavailable;
 use crate::store::sql::{Database, Row, ServerOptions, ServerUrl, values};
 use crate::store::sqlite::{Pools, SqliteOptions};
 use crate::store::{ChangeFeed, NewToken, Store, StoreError, StoreFuture, Written};
 use std::path::Path;
+use std::sync::Arc;
 
 /// SQLite's code of a file that is none of its own (sqlite.org/rescode.html).
 const SQLITE_NOTADB: &str = "26";
@@ -52,6 +62,8 @@ pub struct Django {
     own: Own,
     statements: Statements,
     settings: DjangoSettings,
+    /// `None`: this database says nothing of its own accord.
+    listening: Option<Arc<Listening>>,
 }
 
 impl Django {
@@ -97,9 +109,16 @@ impl Django {
         now: UnixSeconds,
     ) -> Result<Self, StoreError> {
         let statements = Statements::new(&settings.user);
-        let adopted = Self { database, own, statements, settings };
+        let mut adopted = Self { database, own, statements, settings, listening: None };
         adopted.probe().await?;
         adopted.look_at_signatures(now).await?;
+        if let Database::Postgres(_) = &adopted.database {
+            let DjangoSettings { user, needs_keys, needs_sessions, .. } = &adopted.settings;
+            let wanted = Wanted::of(user, *needs_keys, *needs_sessions);
+            let fault = wanted.look(&adopted.database).await?.fault;
+            let shown = Shown::new(fault.map_or(Means::Told, Means::from));
+            adopted.listening = Some(Arc::new(Listening { wanted, shown }));
+        }
         Ok(adopted)
     }
 
@@ -164,14 +183,42 @@ impl Django {
 impl Store for Django {
     fn change_feed(&self) -> StoreFuture<'_, Box<dyn ChangeFeed>> {
         Box::pin(async {
-            let feed = watch::Feed::open(&self.database, &self.own).await?;
+            let feed = watch::Feed::open(&self.database, self.listening.as_ref(), &self.own).await?;
             Ok(Box::new(feed) as Box<dyn ChangeFeed>)
         })
+    }
+
+    fn leaves_changes_unnamed(&self) -> bool {
+        true
+    }
+
+    fn found_by(&self) -> &'static str {
+        match (&self.database, &self.listening) {
+            (_, Some(listening)) => listening.shown.now().describe(),
+            (Database::Sqlite(_), None) => {
+                "a look at the file each 100 ms; what was confirmed before a change is asked for again"
+            }
+            _ => "no look at all: what is in use is asked for again each 300 ms",
+        }
     }
 
     fn insert_canary(&self, token: NewToken) -> StoreFuture<'_, Written<()>> {
         Box::pin(async {
             let Written { value, changes } = self.own.insert_canary(token).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>> {
+        Box::pin(async {
+            let Written { value, changes } = self.own.insert_canaries(batch).await?;
+            Ok(Written { value, changes: changes.without_numbers() })
+        })
+    }
+
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>> {
+        Box::pin(async move {
+            let Written { value, changes } = self.own.delete_canaries(&digests).await?;
             Ok(Written { value, changes: changes.without_numbers() })
         })
     }

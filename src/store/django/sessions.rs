@@ -8,8 +8,8 @@ use crate::store::django::Django;
 use crate::store::django::statements::{DELETE_SESSION, FIND_SESSION, INSERT_SESSION, LOCK_SESSION};
 use crate::store::session::{FoundSession, NewSession, Renewal, Renewed, SessionStore, UserSession, Visit};
 use crate::store::sql::error::{not_written, unavailable};
-use crate::store::sql::{Link, values};
-use crate::store::{Change, StoreError, StoreFuture, Written};
+use crate::store::sql::{Link, Row, values};
+use crate::store::{Change, StoreError, StoreFuture, UserWithPassword, Written};
 
 /// A moment as Django writes it to SQLite: text in UTC, compared as text.
 pub(super) fn datetime(moment: UnixSeconds) -> String {
@@ -21,6 +21,14 @@ struct Read {
     /// What is in it. `None`: it cannot be read, or there is none.
     session: Option<Session>,
     found: FoundSession,
+}
+
+/// What is in a session's row.
+pub(super) struct Content {
+    session: Session,
+    /// Whom it names, if that is ours to say.
+    pub(super) user: Option<UserId>,
+    expires: UnixSeconds,
 }
 
 impl Read {
@@ -56,35 +64,44 @@ impl Django {
         if row.text("session_key")? != key {
             return Ok(Read::absent());
         }
-        let Some((expires, _)) = django::parse_datetime(&row.text("expire_date")?) else {
-            return Ok(Read::nobody(None));
+        let Some(content) = self.content(&row)? else { return Ok(Read::nobody(None)) };
+        let Some(user) = content.user else { return Ok(Read::nobody(Some(content.session))) };
+        let Some(user) = self.read_user(link, user, writes).await? else {
+            return Ok(Read::nobody(Some(content.session)));
         };
-        let Some(session) = django::decode(&row.text("session_data")?, &self.settings.keys) else {
-            return Ok(Read::nobody(None));
-        };
+        let found = self.judge(&content, user);
+        Ok(Read { session: Some(content.session), found })
+    }
+
+    /// What is in a row. `None`: it cannot be read.
+    pub(super) fn content(&self, row: &Row) -> sqlx::Result<Option<Content>> {
+        let expires = django::parse_datetime(&row.text("expire_date")?);
+        let session = django::decode(&row.text("session_data")?, &self.settings.keys);
+        let Some(((expires, _), session)) = expires.zip(session) else { return Ok(None) };
         let is_ours = session.backend().is_some_and(|backend| self.settings.backends.contains(&backend));
         let user = session.user_id().and_then(|id| id.parse().ok()).filter(|_| is_ours);
-        let Some(user) = user else { return Ok(Read::nobody(Some(session))) };
-        let Some(user) = self.read_user(link, UserId(user), writes).await? else {
-            return Ok(Read::nobody(Some(session)));
-        };
+        Ok(Some(Content { session, user: user.map(UserId), expires: UnixSeconds(expires) }))
+    }
+
+    /// What a session leads to, by its user as of the same moment.
+    pub(super) fn judge(&self, content: &Content, user: UserWithPassword) -> FoundSession {
+        let Content { session, expires, .. } = content;
         let hash = session.auth_hash().unwrap_or_default();
         let password = String::from_utf8_lossy(user.password.expose());
         let matches = self.settings.keys.matches(&hash, &password);
         let facts = UserSession {
             user: user.user,
-            expires: UnixSeconds(expires),
+            expires: *expires,
             csrf_secret: session.csrf_secret(),
             as_of: None,
         };
-        let found = match matches {
+        match matches {
             // An inactive user is nobody before anybody looks at the hash.
             _ if !facts.user.is_active => FoundSession::User(facts),
             Match::Current => FoundSession::User(facts),
             Match::Fallback => FoundSession::Outdated(facts),
             Match::No => FoundSession::Void,
-        };
-        Ok(Read { session: Some(session), found })
+        }
     }
 
     async fn write_session(
@@ -138,6 +155,14 @@ impl SessionStore for Django {
             let read = self.read_session(&mut link, key, now, false).await.map_err(unavailable)?;
             Ok(read.found)
         }))
+    }
+
+    fn find_sessions(
+        &self,
+        keys: Vec<Secret>,
+        now: UnixSeconds,
+    ) -> StoreFuture<'_, Vec<(Digest, UserSession)>> {
+        Box::pin(self.sessions_together(keys, now))
     }
 
     /// `contrib.auth.login`: the old session's content goes over unless it was somebody else's.

@@ -4,6 +4,8 @@
 //! client sent is ever in a statement.
 
 use crate::config::{GroupTable, UserTable};
+use crate::store::CONFIRM_MAX;
+use crate::store::sql::text::list;
 use std::sync::Arc;
 
 /// A statement, shared with the connections that have it prepared.
@@ -14,11 +16,15 @@ pub(super) type Statement = Arc<str>;
 pub(super) struct Statements {
     pub(super) user_by_name: Statement,
     pub(super) user_by_id: Statement,
+    /// Of many, in any order.
+    pub(super) users_by_id: Statement,
     /// And nobody else changes it until the transaction ends.
     pub(super) lock_user: Statement,
     pub(super) users: Statement,
     pub(super) passwords: Statement,
     pub(super) user_by_key: Statement,
+    /// Of many, in any order.
+    pub(super) users_by_key: Statement,
     pub(super) key_of_user: Statement,
     pub(super) set_active: Option<Statement>,
     pub(super) set_password: Statement,
@@ -52,6 +58,14 @@ macro_rules! find_session {
     };
 }
 pub(super) const FIND_SESSION: &str = find_session!("");
+/// Of many, in any order; the keys come after the moment.
+pub(super) fn find_sessions() -> String {
+    format!(
+        r#"SELECT s."session_key", s."session_data", {{text:s."expire_date"}} AS expire_date FROM "django_session" s
+            WHERE s."expire_date" > {{time:?1}} AND s."session_key" IN {}"#,
+        list(2, CONFIRM_MAX)
+    )
+}
 /// And nobody else changes it until the transaction ends.
 pub(super) const LOCK_SESSION: &str = find_session!(" {lock:s}");
 pub(super) const INSERT_SESSION: &str = r#"INSERT INTO "django_session"
@@ -64,7 +78,7 @@ pub(super) const PROBE_SESSIONS: &str =
     r#"SELECT s."session_key", s."session_data", s."expire_date" FROM "django_session" s LIMIT 0"#;
 
 /// A name as SQL's standard quotes it; the configuration lets no quote into one.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{name}\"")
 }
 
@@ -95,10 +109,17 @@ impl Statements {
             column(&table.is_staff, "FALSE", "FALSE"),
         );
         let select = |rest: &str| Arc::from(format!("SELECT {columns} FROM {rest}"));
+        let by_key = |which: &str| {
+            Arc::from(format!(
+                r#"SELECT k."key" AS token_key, {columns} FROM "authtoken_token" k
+                    JOIN {users} u ON u.{id} = k."user_id" WHERE k."key" {which}"#
+            ))
+        };
         let active = table.is_active.as_ref().map(|name| quoted(name));
         Self {
             user_by_name: select(&format!("{users} u WHERE u.{username} = ?1")),
             user_by_id: select(&format!("{users} u WHERE u.{id} = ?1")),
+            users_by_id: select(&format!("{users} u WHERE u.{id} IN {}", list(1, CONFIRM_MAX))),
             lock_user: select(&format!("{users} u WHERE u.{id} = ?1 {{lock:u}}")),
             users: {
                 // Of another table nobody knows a column for that.
@@ -108,10 +129,8 @@ impl Statements {
             passwords: Arc::from(format!(
                 "SELECT coalesce(u.{password}, '') AS password FROM {users} u ORDER BY u.{id} DESC LIMIT ?1"
             )),
-            user_by_key: Arc::from(format!(
-                r#"SELECT k."key" AS token_key, {columns} FROM "authtoken_token" k
-                    JOIN {users} u ON u.{id} = k."user_id" WHERE k."key" = ?1"#
-            )),
+            user_by_key: by_key("= ?1"),
+            users_by_key: by_key(&format!("IN {}", list(1, CONFIRM_MAX))),
             key_of_user: Arc::from(r#"SELECT k."key" AS token_key FROM "authtoken_token" k WHERE k."user_id" = ?1"#),
             set_active: active
                 .as_ref()

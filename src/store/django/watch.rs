@@ -1,19 +1,33 @@
-//! Whether anybody wrote to Django's database, and what was written to ours.
+//! What Django changed, as far as anybody says, and what was written to our own tables.
 //!
-//! Django's tables tell nobody what is changed in them. SQLite says whether anything was (`data_version`), and so does
-//! PostgreSQL: as long as no transaction that wrote has ended, the snapshots that it gives out are the same. MySQL says
-//! nothing of the kind, so there anything may have been changed at any time.
+//! Django's tables tell nobody what is changed in them, unless there are triggers on them (PostgreSQL, see
+//! `triggers`). Without, SQLite says whether anything was (`data_version`), and so does PostgreSQL: as long as no
+//! transaction that wrote has ended, the snapshots that it gives out are the same. MySQL says nothing of the kind, so
+//! there anything may have been changed at any time.
 
+use crate::store::django::hear::{Deaf, Ears};
+use crate::store::django::means::{Means, Shown};
+use crate::store::django::triggers::Wanted;
 use crate::store::own::Own;
-use crate::store::sql::error::unavailable;
-use crate::store::sql::{Database, values};
+use crate::store::sql::Database;
 use crate::store::sqlite::DataVersion;
 use crate::store::{Change, ChangeFeed, Changes, StoreError, StoreFuture};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
 
-/// Which transactions are seen from now on.
-const SNAPSHOT: &str = "SELECT CAST(txid_current_snapshot() AS TEXT) AS snapshot";
+/// Between two attempts to hear what does not come through.
+const LISTEN_INTERVAL: Duration = Duration::from_mins(1);
+/// How long such an attempt may take while readings wait for it; at the start it may take as long as a look-up.
+const LISTEN_WAIT: Duration = Duration::from_millis(500);
+
+/// What is listened for in PostgreSQL, and by what means it is found now.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) wanted: Wanted,
+    pub(super) shown: Shown,
+}
 
 /// Both databases.
 #[derive(Debug)]
@@ -28,44 +42,42 @@ pub(super) struct Feed {
 #[derive(Debug)]
 enum Watch {
     Sqlite(Box<DataVersion>),
-    Postgres(Database, String),
+    Postgres(Box<Postgres>),
     Blind,
 }
 
 impl Feed {
     /// Starts with what is committed after this call.
-    pub(super) async fn open(database: &Database, own: &Own) -> Result<Self, StoreError> {
+    pub(super) async fn open(
+        database: &Database,
+        listening: Option<&Arc<Listening>>,
+        own: &Own,
+    ) -> Result<Self, StoreError> {
         use crate::store::Store as _;
-        let django = match database {
-            Database::Sqlite(pools) => Watch::Sqlite(Box::new(pools.data_version().await?)),
-            Database::Postgres(_) => {
-                let database = database.aside();
-                let now = snapshot(&database).await?;
-                Watch::Postgres(database, now)
-            }
-            Database::MySql(_) => Watch::Blind,
+        let django = match (database, listening) {
+            (Database::Sqlite(pools), _) => Watch::Sqlite(Box::new(pools.data_version().await?)),
+            (_, Some(listening)) => Watch::Postgres(Box::new(Postgres::open(database, listening).await?)),
+            _ => Watch::Blind,
         };
         Ok(Self { django, own: own.change_feed().await?, told: Vec::new() })
     }
 }
 
-async fn snapshot(database: &Database) -> Result<String, StoreError> {
-    let row = database.find(SNAPSHOT, values![]).await?;
-    row.map_or(Ok(String::new()), |row| row.text("snapshot")).map_err(unavailable)
-}
-
 impl Watch {
-    /// Whether anybody may have written since the last call.
-    async fn has_changed(&mut self) -> Result<bool, StoreError> {
+    /// What may have been changed since the last call.
+    async fn changes(&mut self) -> Result<Vec<Change>, StoreError> {
+        let has_changed = match self {
+            Self::Sqlite(version) => version.has_changed().await?,
+            Self::Postgres(watch) => return watch.changes().await,
+            Self::Blind => true,
+        };
+        Ok(if has_changed { vec![Change::Something] } else { Vec::new() })
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
         match self {
-            Self::Sqlite(version) => version.has_changed().await,
-            Self::Postgres(database, last) => {
-                let now = snapshot(database).await?;
-                let has_changed = *last != now;
-                *last = now;
-                Ok(has_changed)
-            }
-            Self::Blind => Ok(true),
+            Self::Postgres(watch) => watch.wait(at_most).await,
+            Self::Sqlite(_) | Self::Blind => sleep(at_most).await,
         }
     }
 }
@@ -75,11 +87,11 @@ impl ChangeFeed for Feed {
         Box::pin(async {
             let own = self.own.changes().await?;
             self.told.extend(own.changes);
-            match self.django.has_changed().await {
-                Ok(false) => {}
+            match self.django.changes().await {
+                Ok(changes) => self.told.extend(changes),
                 Err(error) if self.told.is_empty() => return Err(error),
                 // What ours told is not kept back because of Django's tables: of those nobody knows.
-                Ok(true) | Err(_) => self.told.push(Change::Something),
+                Err(_) => self.told.push(Change::Something),
             }
             // The numbers of ours say nothing of Django's tables.
             Ok(Changes::unnumbered(std::mem::take(&mut self.told)))
@@ -87,6 +99,98 @@ impl ChangeFeed for Feed {
     }
 
     fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.own.wait(at_most)
+        Box::pin(async move {
+            tokio::select! {
+                () = self.own.wait(at_most) => {}
+                () = self.django.wait(at_most) => {}
+            }
+        })
+    }
+}
+
+/// Django's tables in PostgreSQL: their triggers are listened to, and while they cannot be relied on it is seen
+/// whether anybody wrote.
+#[derive(Debug)]
+struct Postgres {
+    database: Database,
+    listening: Arc<Listening>,
+    /// `None`: nothing is heard.
+    ears: Option<Ears>,
+    /// When to try again.
+    listen_at: Instant,
+    /// Which transactions were seen when nothing was heard. `None`: nobody knows what happened since.
+    snapshot: Option<String>,
+    /// What is to be told.
+    told: Vec<Change>,
+}
+
+impl Postgres {
+    async fn open(database: &Database, listening: &Arc<Listening>) -> Result<Self, StoreError> {
+        let (database, listening) = (database.aside(), Arc::clone(listening));
+        let listen_at = Instant::now();
+        let mut watch = Self { database, listening, ears: None, listen_at, snapshot: None, told: Vec::new() };
+        watch.look(watch.database.read_wait()).await?;
+        // What was committed before is nobody's to tell.
+        watch.told.clear();
+        Ok(watch)
+    }
+
+    async fn changes(&mut self) -> Result<Vec<Change>, StoreError> {
+        if let Some(ears) = &mut self.ears {
+            let read = ears.read(&self.database, &self.listening.wanted).await;
+            self.told.append(&mut ears.take_heard());
+            match read {
+                Ok(()) => return Ok(std::mem::take(&mut self.told)),
+                Err(Deaf::Store(error)) => return Err(error),
+                Err(Deaf::Triggers(_) | Deaf::Lost) => self.stop_listening(),
+            }
+        }
+        self.look(LISTEN_WAIT.min(self.database.read_wait())).await?;
+        Ok(std::mem::take(&mut self.told))
+    }
+
+    /// From now on nobody says what was changed; what was heard is told all the same.
+    fn stop_listening(&mut self) {
+        (self.ears, self.snapshot, self.listen_at) = (None, None, Instant::now());
+    }
+
+    /// Looks whether anybody wrote, and whether it can be heard from now on what.
+    async fn look(&mut self, listen_wait: Duration) -> Result<(), StoreError> {
+        let seen = self.listening.wanted.look(&self.database).await?;
+        if self.snapshot.as_ref() != Some(&seen.snapshot) {
+            self.snapshot = Some(seen.snapshot);
+            self.told.push(Change::Something);
+        }
+        let shown = &self.listening.shown;
+        match seen.fault {
+            Some(fault) => shown.set(fault.into()),
+            None if Instant::now() >= self.listen_at => {
+                let ears = Ears::open(&self.database, &self.listening.wanted);
+                match timeout(listen_wait, ears).await {
+                    Ok(Ok(ears)) => {
+                        self.ears = Some(ears);
+                        // What was committed since the look above was perhaps not heard yet.
+                        self.told.push(Change::Something);
+                        shown.set(Means::Told);
+                    }
+                    // They were taken away this moment.
+                    Ok(Err(Deaf::Triggers(fault))) => shown.set(fault.into()),
+                    Ok(Err(Deaf::Store(error))) => return Err(error),
+                    Ok(Err(Deaf::Lost)) | Err(_) => {
+                        self.listen_at = Instant::now() + LISTEN_INTERVAL;
+                        shown.set(Means::Unheard);
+                    }
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
+        match &mut self.ears {
+            Some(ears) => ears.wait(Instant::now() + at_most).await,
+            None => sleep(at_most).await,
+        }
     }
 }

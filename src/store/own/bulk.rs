@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 /// Rows of one INSERT. More take no less time a row (each statement is a message to SQLite's thread, or to a server),
 /// and SQLite takes 32,766 values at most.
-const INSERT_ROWS: usize = 250;
+pub(super) const INSERT_ROWS: usize = 250;
 /// Digests that one statement asks for.
 const DIGESTS: usize = 500;
 
@@ -44,14 +44,23 @@ fn page(rows: &[Row], limit: u32) -> sqlx::Result<TokenPage> {
 }
 
 /// What the rows of one INSERT have in common.
-struct Common {
+pub(super) struct Common {
     name: String,
     origin: TokenOrigin,
     created: i64,
     expires: Option<i64>,
 }
 
-async fn insert(link: &mut Link, common: &Common, rows: &[BatchToken]) -> Result<(), StoreError> {
+impl Common {
+    /// Tokens of a batch have no names.
+    pub(super) fn of(batch: &TokenBatch) -> Self {
+        let expires = batch.expires.map(|expires| expires.0);
+        Self { name: String::new(), origin: batch.origin, created: batch.created.0, expires }
+    }
+}
+
+/// Stores this many at once: [`INSERT_ROWS`] at most.
+pub(super) async fn insert(link: &mut Link, common: &Common, rows: &[BatchToken]) -> Result<(), StoreError> {
     let mut values: Vec<Value> =
         values![common.name.clone(), origin_name(common.origin), common.created, common.expires];
     for row in rows {
@@ -82,12 +91,7 @@ async fn delete_of_user(link: &mut Link, user: UserId) -> sqlx::Result<Vec<Diges
 
 impl Own {
     async fn insert_batch(&self, batch: &TokenBatch, progress: &Progress) -> Result<Written<()>, StoreError> {
-        let common = Common {
-            name: String::new(),
-            origin: batch.origin,
-            created: batch.created.0,
-            expires: batch.expires.map(|expires| expires.0),
-        };
+        let common = Common::of(batch);
         let mut written = 0;
         let mut write = self.write().await?;
         for rows in batch.tokens.chunks(INSERT_ROWS) {

@@ -16,6 +16,8 @@ mod users;
 mod write;
 
 use crate::clock::UnixSeconds;
+use crate::identity::Digest;
+use crate::store::manage::TokenBatch;
 use crate::store::sql::error::not_written;
 use crate::store::sql::text::list;
 use crate::store::sql::{Database, ServerOptions, ServerUrl, Value, values};
@@ -25,6 +27,8 @@ use crate::store::{ChangeFeed, History, NewToken, Store, StoreError, StoreFuture
 const CHANGE_KEPT_SECONDS: i64 = 600;
 /// Expired tokens are kept this long (seconds), so that people can see what expired.
 const EXPIRED_KEPT_SECONDS: i64 = 30 * 24 * 60 * 60;
+/// Canaries are kept this long (seconds) after they expired: longer than clocks differ, and than any is needed.
+const CANARY_KEPT_SECONDS: i64 = 600;
 /// Rows deleted by one transaction of [`Store::prune`]: others write in between.
 const PRUNE_BATCH_ROWS: i64 = 1000;
 
@@ -109,6 +113,9 @@ const TOKENS: Prune = Prune {
     key: |row| row.integer("id").map(Value::from),
     delete: "DELETE FROM token WHERE id",
 };
+/// Those of [`CANARY_USER`](crate::store::CANARY_USER): of processes that did not come to delete them.
+const CANARIES: Prune =
+    Prune { find: "SELECT id FROM token WHERE user_id = -1 AND expires_at < ?1 LIMIT ?2", ..TOKENS };
 const SESSIONS: Prune = Prune {
     find: "SELECT digest FROM session WHERE expires_at < ?1 LIMIT ?2",
     key: |row| row.bytes("digest").map(|digest| Value::Bytes(Some(digest))),
@@ -129,6 +136,14 @@ impl Store for Own {
         })
     }
 
+    fn found_by(&self) -> &'static str {
+        match &self.database {
+            Database::Sqlite(_) => "a look at the file each 100 ms",
+            Database::Postgres(_) => "PostgreSQL's NOTIFY, within milliseconds, and a look each 100 ms",
+            Database::MySql(_) => "a look at the store each 100 ms",
+        }
+    }
+
     fn history(&self) -> StoreFuture<'_, Option<History>> {
         Box::pin(async { self.read_history().await.map(Some) })
     }
@@ -137,9 +152,18 @@ impl Store for Own {
         Box::pin(Self::insert_canary(self, token))
     }
 
+    fn insert_canaries(&self, batch: TokenBatch) -> StoreFuture<'_, Written<()>> {
+        Box::pin(Self::insert_canaries(self, batch))
+    }
+
+    fn delete_canaries(&self, digests: Vec<Digest>) -> StoreFuture<'_, Written<u64>> {
+        Box::pin(async move { Self::delete_canaries(self, &digests).await })
+    }
+
     fn prune(&self, now: UnixSeconds) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             self.prune_keys(&TOKENS, now.0.saturating_sub(EXPIRED_KEPT_SECONDS)).await?;
+            self.prune_keys(&CANARIES, now.0.saturating_sub(CANARY_KEPT_SECONDS)).await?;
             self.prune_keys(&SESSIONS, now.0).await?;
             self.prune_changes(now.0.saturating_sub(CHANGE_KEPT_SECONDS)).await
         })

@@ -93,18 +93,17 @@ impl To {
     }
 
     /// Statements that have no values, not prepared: some may not be.
-    pub(super) async fn say(&mut self, text: &'static str) -> sqlx::Result<()> {
+    pub(super) async fn say(&mut self, text: String) -> sqlx::Result<()> {
+        let text = sqlx::raw_sql(AssertSqlSafe(text));
         match self {
-            Self::Sqlite(connection) => sqlx::raw_sql(text).execute(&mut **connection).await.map(drop),
-            Self::SqliteAtOnce(transaction) => {
-                sqlx::raw_sql(text).execute(&mut **transaction).await.map(drop)
-            }
+            Self::Sqlite(connection) => text.execute(&mut **connection).await.map(drop),
+            Self::SqliteAtOnce(transaction) => text.execute(&mut **transaction).await.map(drop),
             Self::Postgres(lease) => {
-                let done = sqlx::raw_sql(text).execute(lease.ask()?).await;
+                let done = text.execute(lease.ask()?).await;
                 lease.answered(done).map(drop)
             }
             Self::MySql(lease) => {
-                let done = sqlx::raw_sql(text).execute(lease.ask()?).await;
+                let done = text.execute(lease.ask()?).await;
                 lease.answered(done).map(drop)
             }
         }
@@ -163,6 +162,11 @@ impl Link {
 
     /// Statements without values.
     pub(in crate::store) async fn say(&mut self, text: &'static str) -> sqlx::Result<()> {
+        self.run_script(text.to_owned()).await
+    }
+
+    /// The same, of names that the configuration has checked and the database has given.
+    pub(in crate::store) async fn run_script(&mut self, text: String) -> sqlx::Result<()> {
         within(self.patience, self.to.say(text)).await
     }
 
@@ -172,7 +176,7 @@ impl Link {
         if let To::SqliteAtOnce(transaction) = to {
             return transaction.commit().await.map_err(not_written);
         }
-        match within(patience, to.say("COMMIT")).await {
+        match within(patience, to.say("COMMIT".to_owned())).await {
             Ok(()) => {
                 to.set_open(false);
                 Ok(())

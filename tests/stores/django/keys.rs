@@ -2,9 +2,10 @@
 
 use super::{NOW, Site, datetime};
 use crate::suite::Done as _;
-use doorward::identity::UserId;
+use doorward::identity::{Digest, UserId};
 use doorward::secret::Secret;
-use doorward::store::{KeyRequest, KeyStore as _, UserStore as _};
+use doorward::store::{CONFIRM_MAX, KeyRequest, KeyStore as _, UserStore as _};
+use std::collections::HashMap;
 
 const ALICE: &str = "a39990a3bb4dde2db07439908a3211415a63c790";
 
@@ -26,6 +27,34 @@ async fn key_finds_its_user_exactly() {
         assert_eq!(found.as_ref().map(|user| &*user.username), name, "{key:?}");
     }
     assert!(store.find_key(Secret::new(vec![0xff, 0xfe])).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn keys_are_found_together_as_each_alone() {
+    let store = Site::new();
+    let store = store.open().await;
+    let keys = [
+        ALICE,
+        "0eecb87a916b64d950eec75064ca83634c060d8f",
+        "A39990A3BB4DDE2DB07439908A3211415A63C790",
+        "jeton-été-✓",
+        "",
+        "a39990a3bb4dde2db07439908a3211415a63c790\0",
+        "nobody's",
+    ];
+    let asked = |keys: &[&str]| keys.iter().map(|key| Secret::new(*key)).collect::<Vec<_>>();
+    let found: HashMap<_, _> = store.find_keys(asked(&keys)).await.unwrap().into_iter().collect();
+    for key in keys {
+        let alone = store.find_key(Secret::new(key)).await.unwrap();
+        assert_eq!(found.get(&Digest::of(key.as_bytes())), alone.as_ref(), "{key:?}");
+    }
+    assert_eq!(found.len(), 3);
+    assert_eq!(store.find_keys(asked(&[])).await.unwrap(), []);
+    assert_eq!(store.find_keys(vec![Secret::new(vec![0xff])]).await.unwrap(), []);
+    // As many as may be asked for.
+    let mut many: Vec<_> = (1..CONFIRM_MAX).map(|number| Secret::new(format!("nobody's {number}"))).collect();
+    many.push(Secret::new(ALICE));
+    assert_eq!(store.find_keys(many).await.unwrap().len(), 1);
 }
 
 fn wish(user: i64, password_version: i64, new: &str) -> KeyRequest {

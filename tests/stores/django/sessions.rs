@@ -4,13 +4,14 @@ use super::{BACKEND, NOW, OLD_SECRET_KEY, Site, datetime, keys, old_keys};
 use crate::suite::Done as _;
 use doorward::clock::UnixSeconds;
 use doorward::django::{Session, decode};
-use doorward::identity::UserId;
+use doorward::identity::{Digest, UserId};
 use doorward::secret::Secret;
 use doorward::store::django::Django;
 use doorward::store::session::{
     FoundSession, NewSession, Renewal, Renewed, SessionStore as _, UserSession, Visit,
 };
 use doorward::store::{StoreError, UserStore as _};
+use std::collections::HashMap;
 
 const KEY: &str = "sessionkeysessionkeysessionkey01";
 const NEW: &str = "sessionkeysessionkeysessionkey02";
@@ -64,6 +65,45 @@ async fn session_finds_its_user_until_it_expires() {
         }
     }
     assert_eq!(rows(&site, KEY).await, 1, "an expired session is Django's to clear");
+}
+
+#[tokio::test]
+async fn sessions_that_are_good_are_found_together() {
+    let site = Site::new();
+    let store = site.open().await;
+    let mut keys_of = Vec::new();
+    for (number, user) in [1, 2, 3, 1, 2].into_iter().enumerate() {
+        let key = format!("sessionkeysessionkeysessionkey1{number}");
+        let signed = if number == 4 { old_keys() } else { keys() };
+        site.session(&key, &site.session_of(user, &signed).await, &signed).await;
+        keys_of.push(key);
+    }
+    // Its end has come, and of another one the password is another.
+    let end = datetime(NOW);
+    site.run(format!("UPDATE django_session SET expire_date = '{end}' WHERE session_key = '{}'", keys_of[3]))
+        .await;
+    let mut void = Session::default();
+    void.log_in("1", BACKEND, "x");
+    site.session("void", &void, &keys()).await;
+    site.row("garbage", "garbage", "2100-01-01 00:00:00").await;
+    keys_of.extend(["void", "garbage", "nobody's", "", "VOID"].map(str::to_owned));
+    let asked = keys_of.iter().map(|key| Secret::new(key.as_str())).collect();
+    let found: HashMap<_, _> = store.find_sessions(asked, NOW).await.unwrap().into_iter().collect();
+    let mut good = 0;
+    for key in &keys_of {
+        let together = found.get(&Digest::of(key.as_bytes()));
+        let alone = find(&store, key).await;
+        match (&alone, together) {
+            (FoundSession::User(alone), Some(together)) => {
+                assert_eq!((&alone.user, alone.expires), (&together.user, together.expires), "{key}");
+                good += 1;
+            }
+            (FoundSession::User(_), None) | (_, Some(_)) => panic!("{key}: {alone:?}, {together:?}"),
+            (_, None) => {}
+        }
+    }
+    assert_eq!((good, found.len()), (3, 3));
+    assert!(store.find_sessions(Vec::new(), NOW).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! Users, groups, and tokens that doorward issues to them.
 
 use super::{NOW, Site, run};
-use crate::suite::{Done as _, digest, token};
+use crate::suite::{Done as _, canaries, digest, token};
 use doorward::identity::UserId;
 use doorward::secret::Secret;
 use doorward::store::manage::{ManageTokens as _, ManageUsers as _};
 use doorward::store::{
-    Change, Grant, Granted, NewUser, Store as _, StoreError, TokenStore as _, UserStore as _,
+    CANARY_USER, Change, Grant, Granted, NewUser, Store as _, StoreError, TokenStore as _, UserStore as _,
 };
 
 #[tokio::test]
@@ -123,6 +123,29 @@ async fn own_token_finds_the_user_as_django_knows_it_now() {
     // Whoever opens the store anew finds the same.
     let other = site.open().await;
     assert!(other.find_token(digest(1)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn canaries_are_nobody_of_djangos_and_refused() {
+    let site = Site::new();
+    let store = site.open().await;
+    let users = store.list_users().await.unwrap().len();
+    store.insert_canaries(canaries(1..4, 5000)).await.done();
+    let found = store.find_token(digest(2)).await.unwrap().unwrap();
+    assert!(!found.user.is_active && found.user.id == CANARY_USER && found.as_of.is_none());
+    assert_eq!(
+        (store.list_tokens(None).await.unwrap().len(), store.list_users().await.unwrap().len()),
+        (0, users)
+    );
+    let gone = store.delete_canaries([1, 2, 9].map(digest).to_vec()).await.unwrap();
+    assert_eq!(
+        (gone.value, gone.changes.changes),
+        (2, [1, 2].map(|n| Change::Credential(digest(n))).to_vec())
+    );
+    assert!(store.find_token(digest(2)).await.unwrap().is_none());
+    // Should Django have somebody under that number: a token of no name of theirs is nobody's.
+    site.run("UPDATE auth_user SET id = -1 WHERE id = 1").await;
+    assert!(store.find_token(digest(3)).await.unwrap().is_none());
 }
 
 /// Ids come back where rows are deleted, or another database is put in place.
