@@ -131,13 +131,14 @@ struct Postgres {
 
 impl Postgres {
     async fn open(database: &Database, listening: &Arc<Listening>) -> Result<Self, StoreError> {
+        let database = database.aside();
         let mut watch = Self {
-            database: database.clone(),
+            listen_wait: database.read_wait(),
+            database,
             listening: Arc::clone(listening),
             ears: None,
             opening: None,
             listen_at: Instant::now(),
-            listen_wait: database.read_wait(),
             snapshot: None,
             told: Vec::new(),
         };

@@ -33,9 +33,10 @@ pub(super) struct Feed {
 impl Feed {
     /// Starts after the newest row.
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
-        let bell = Bell::new(database);
-        let (position, last) = newest(database).await?;
-        Ok(Self { database: database.clone(), position, last, bell })
+        let database = database.aside();
+        let bell = Bell::new(&database);
+        let (position, last) = newest(&database).await?;
+        Ok(Self { database, position, last, bell })
     }
 
     async fn read(&mut self) -> Result<Changes, StoreError> {
