@@ -154,7 +154,7 @@ impl Run<'_> {
         let rows = u64::from(keys.tokens());
         let mut asker = self.ground.asker().await?;
         let mut head = asker.head(keys.header(0))?;
-        let began = self.ground.clock.monotonic();
+        let mut began = None;
         loop {
             self.ground.forget();
             let mut shared = 0;
@@ -168,7 +168,9 @@ impl Run<'_> {
             if shared == rows {
                 return Ok(());
             }
-            if self.ground.clock.monotonic().since(began) > BELIEF_TIME {
+            // The first time round nothing is there yet.
+            let now = self.ground.clock.monotonic();
+            if now.since(*began.get_or_insert(now)) > BELIEF_TIME {
                 // If it is some of them only, the samples say whether they are enough.
                 return if shared == 0 { Err(BenchError::Unbelieved) } else { Ok(()) };
             }
