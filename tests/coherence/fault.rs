@@ -20,9 +20,11 @@ impl<R: Rules> World<R> {
         self.after(wait, Step::Fault);
         let several = 1 + self.random.index(self.replicas.len().div_ceil(2));
         let count = if self.random.once_in(3) { several } else { 1 };
-        let kind = self.random.below(10);
+        // Where much is lost on the stream, it matters to those who have nothing else.
+        let is_lossy = self.flavour.loss < 10;
+        let kind = if is_lossy && self.random.once_in(2) { 0 } else { self.random.below(10) };
         let first = self.random.index(self.replicas.len());
-        let longest = if self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
+        let longest = if is_lossy || self.random.once_in(3) { 9 * SECOND } else { 3 * SECOND };
         let length = self.random.between(50 * MILLI, longest);
         for offset in 0..count {
             let number = (first + offset) % self.replicas.len();

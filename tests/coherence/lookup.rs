@@ -46,7 +46,9 @@ impl<R: Rules> World<R> {
     pub(crate) fn request(&mut self, life: Life) {
         let wait = self.random.between(5 * MILLI, 250 * MILLI);
         self.to(wait, life, Turn::Request);
-        let token = self.random.index(TOKENS);
+        // Whoever was thrown out tries again.
+        let is_again = self.random.once_in(3);
+        let token = if is_again { self.last_revoked } else { self.random.index(TOKENS) };
         let stale = STALE[self.random.index(STALE.len())];
         let is_busy = self.random.once_in(20);
         let now = monotonic(self.now);

@@ -88,7 +88,7 @@ fn no_replica_accepts_a_revoked_token_too_late() {
     // All ways were taken.
     assert!(tally.revoked > 20 && tally.refused > 100 && tally.overtaken > 10, "{tally:?}");
     assert!(tally.carried > 100 && tally.stale > 100 && tally.shared > 100, "{tally:?}");
-    assert!(tally.busy > 10 && tally.back > 3 && tally.after_back > 20, "{tally:?}");
+    assert!(tally.busy > 10 && tally.back > 3 && tally.after_back > 10, "{tally:?}");
 }
 
 #[test]
@@ -107,7 +107,7 @@ macro_rules! without {
             impl Rules for Unsound {
                 const $rule: bool = false;
             }
-            for seed in 1..=2000 {
+            for seed in 1..=5000 {
                 if let Err(violation) = run::<Unsound>(seed, FEW) {
                     println!("without {}: seed {seed}: {violation:?}", stringify!($rule));
                     return;

@@ -222,7 +222,7 @@ impl<R: Rules> World<R> {
     fn hear(&mut self, number: usize, connection: u64, what: Published) {
         if self.random.once_in(self.flavour.loss) {
             // Lost, and the connection goes on; or so damaged that it cannot be trusted.
-            let is_bad = self.random.once_in(2);
+            let is_bad = self.random.once_in(3);
             self.lose(number, connection, Message::Changes(what), is_bad);
             if is_bad {
                 self.on(number, &Event::Bad);

@@ -34,7 +34,7 @@ pub(crate) struct Told {
 
 impl<R: Rules> World<R> {
     pub(crate) fn revoke(&mut self) {
-        let wait = self.random.between(30 * MILLI, 900 * MILLI);
+        let wait = self.random.between(30 * MILLI, 600 * MILLI);
         self.after(wait, Step::RevokeDue);
         let what = match self.random.below(6) {
             0..=1 => What::Token(self.random.index(TOKENS)),
@@ -57,6 +57,11 @@ impl<R: Rules> World<R> {
         }
         let before = self.store.newest();
         let Some(row) = self.store.commit(act.what) else { return };
+        match act.what {
+            What::Token(token) => self.last_revoked = token,
+            What::User(user) => self.last_revoked = user + USERS * self.random.index(TOKENS / USERS),
+            What::Harmless(_) => {}
+        }
         let wait = self.store_latency(act.life.replica);
         let changes = Changes::numbered(before, vec![row.change]);
         let changes = Rc::new(if self.store.is_numbered { changes } else { changes.without_numbers() });

@@ -29,14 +29,14 @@ pub(crate) const PRESENCE: Micros = SECOND;
 /// Without a heartbeat for this long a connection is given up.
 pub(crate) const SILENCE: Micros = 400 * MILLI;
 /// A question to the store is given up after this.
-pub(crate) const STORE_TIME: Micros = 1200 * MILLI;
+pub(crate) const STORE_TIME: Micros = 1800 * MILLI;
 /// The same for all that is cached at once.
 pub(crate) const CONFIRM_TIME: Micros = 250 * MILLI;
 pub(crate) const STREAM_TIME: Micros = 100 * MILLI;
 /// A replica that had the store for this long has it: what began before was given up, and what came then has come.
-pub(crate) const SETTLED: Micros = 2 * SECOND;
+pub(crate) const SETTLED: Micros = 2500 * MILLI;
 /// A store that hung for this long is known to hang: a reading began, and was not answered.
-pub(crate) const NOTICED: Micros = 2 * SECOND;
+pub(crate) const NOTICED: Micros = 2600 * MILLI;
 /// For this long after an answer to a look-up the store is not taken to hang.
 pub(crate) const ANSWERED: Micros = 300 * MILLI;
 /// For this long after a failed look-up it is left alone.

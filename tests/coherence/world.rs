@@ -63,6 +63,8 @@ pub(crate) struct World<R> {
     /// What was acknowledged, and not lost since.
     pub(crate) tokens: [Option<Revoked>; TOKENS],
     pub(crate) users: [Option<Revoked>; USERS],
+    /// A token that somebody revoked last, or one of a user.
+    pub(crate) last_revoked: usize,
     pub(crate) tally: Tally,
     pub(crate) violation: Option<Violation>,
     commands: Vec<Command>,
@@ -103,7 +105,7 @@ impl<R: Rules> World<R> {
         let mut random = Random::new(seed);
         let now = 10 * SECOND;
         let flavour = Flavour {
-            loss: if seed.is_multiple_of(3) { 6 } else { 60 },
+            loss: if seed.is_multiple_of(3) { 4 } else { 60 },
             back: if seed.is_multiple_of(2) { 1 } else { 20 },
         };
         let mut replica = |_| Replica::new(0, 0, Wires::new(random.below(CLOCKS_DIFFER)));
@@ -121,6 +123,7 @@ impl<R: Rules> World<R> {
             replicas: replicas_at_first,
             tokens: [None; TOKENS],
             users: [None; USERS],
+            last_revoked: 0,
             tally: Tally::default(),
             violation: None,
             commands: Vec::new(),

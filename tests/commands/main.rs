@@ -5,6 +5,7 @@ mod bench;
 mod bench_stores;
 mod crash;
 mod describe;
+mod django;
 mod effect;
 mod first;
 mod group;

@@ -13,6 +13,7 @@
     reason = "test code: a panic is a failed test"
 )]
 
+mod adopted;
 mod ailing;
 mod alone;
 mod drill;

@@ -19,13 +19,13 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// The database of a site, and doorward's own beside it.
-struct Site {
-    database: Database<'static>,
-    directory: TempDir,
+pub(crate) struct Site {
+    pub(crate) database: Database<'static>,
+    pub(crate) directory: TempDir,
 }
 
 /// Whoever writes there besides doorward.
-struct Client<'a>(&'a Site);
+pub(crate) struct Client<'a>(&'a Site);
 
 async fn run(client: &mut Client<'_>, statement: impl Into<String>) {
     client.0.sql(&statement.into());
@@ -35,13 +35,17 @@ async fn run(client: &mut Client<'_>, statement: impl Into<String>) {
 impl Site {
     const IS_SQLITE: bool = false;
 
-    fn new() -> Self {
-        let database = Postgres::shared().database();
+    pub(crate) fn new() -> Self {
+        Self::on(Postgres::shared().database())
+    }
+
+    /// In this database, which is empty.
+    pub(crate) fn on(database: Database<'static>) -> Self {
         database.load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/fixture_pg.sql"));
         Self { database, directory: tempfile::tempdir().unwrap() }
     }
 
-    async fn open(&self) -> Django {
+    pub(crate) async fn open(&self) -> Django {
         self.open_with(settings()).await.unwrap()
     }
 
@@ -64,18 +68,18 @@ impl Site {
             .psql(&format!("SET session_replication_role = replica; SET TIME ZONE 'UTC'; {statement}"))
     }
 
-    async fn run(&self, statement: impl Into<String>) {
+    pub(crate) async fn run(&self, statement: impl Into<String>) {
         self.sql(&statement.into());
     }
 
     /// Moments as SQLite has them.
-    async fn text(&self, query: impl Into<String>) -> Option<String> {
+    pub(crate) async fn text(&self, query: impl Into<String>) -> Option<String> {
         let text = self.sql(&query.into());
         let text = if text.starts_with("20") { text.replace("+00", "") } else { text };
         (!text.is_empty()).then_some(text)
     }
 
-    async fn count(&self, query: impl Into<String>) -> i64 {
+    pub(crate) async fn count(&self, query: impl Into<String>) -> i64 {
         self.sql(&query.into()).parse().unwrap()
     }
 

@@ -8,6 +8,7 @@
 mod django;
 mod django_mysql;
 mod django_postgres;
+mod django_triggers;
 mod manage;
 mod mysql;
 mod postgres;

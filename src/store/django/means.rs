@@ -50,8 +50,8 @@ impl Means {
                  run `doorward django triggers` again; until then credentials in use are asked for again after any write"
             ),
             Self::Unheard => tracing::warn!(
-                "what triggers on Django's tables say does not come through; is there a pooler in between? Credentials \
-                 in use are asked for again after any write"
+                "what triggers on Django's tables say does not come through (a pooler in between, or no connection left?): \
+                 credentials in use are asked for again after any write"
             ),
             Self::Encoding => tracing::warn!(
                 "the encoding of Django's database is SQL_ASCII: its triggers are not listened to, and credentials in use \

@@ -1,8 +1,8 @@
 //! An existing Django database as it is, beside a store of our own for what is not Django's.
 //!
 //! Users, groups, keys of DRF and sessions are read from Django's tables, and written where its own code would write
-//! them. Nothing about the schema is changed, and no mode of the file. Rows are Django's: whatever ends or replaces one
-//! reads it again first, with its user, under the lock of the write.
+//! them. Nothing about the schema is changed, unless `doorward django triggers` is told to, and no mode of the file. Rows
+//! are Django's: whatever ends or replaces one reads it again first, with its user, under the lock of the write.
 //!
 //! Tokens that doorward issues are in the own store, where each user of Django's who has one is mirrored under the
 //! same id; who the user is and whether active is asked of Django every time.

@@ -15,6 +15,7 @@ use crate::store::django::statements::quoted;
 use crate::store::django::triggers::text::{Table, tables};
 use crate::store::sql::error::{not_written, unavailable};
 use crate::store::sql::{Database, Row, ServerOptions, ServerUrl, values};
+use sqlx::error::DatabaseError;
 
 /// What triggers notify.
 pub(super) const CHANNEL: &str = "doorward_django";
@@ -228,8 +229,8 @@ fn refused(error: sqlx::Error, places: &Places) -> TriggersError {
     if matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut) {
         return TriggersError::InUse;
     }
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-    match code.as_str() {
+    let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+    match &*code {
         INSUFFICIENT_PRIVILEGE => TriggersError::NotAllowed {
             role: places.role.clone(),
             table: places.owned.0.clone(),
