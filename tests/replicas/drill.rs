@@ -95,13 +95,14 @@ impl Drill {
         Self { grants: Can::Fail, logins: Can::Fail, revocations: Can::Fail, ..self }
     }
 
-    /// Goes through it: `harm` makes it wrong, and what that yields is for `mend`.
+    /// Goes through it: `harm` makes it wrong, and what that yields is for `mend`. Yields how many tokens were refused
+    /// for a password meanwhile.
     pub(crate) async fn run<T>(
         self,
         fleet: &mut Fleet,
         harm: impl AsyncFnOnce(&mut Fleet) -> T,
         mend: impl AsyncFnOnce(&mut Fleet, T),
-    ) {
+    ) -> usize {
         let cast = Cast::of(&self, fleet).await;
         let before = Usage::of(fleet);
         let addresses: Vec<SocketAddr> = fleet.replicas.iter().map(|replica| replica.address()).collect();
@@ -140,12 +141,13 @@ impl Drill {
             "{what}: from {before} to {after}"
         );
         cast.assert_nothing_is_half_done(fleet, &done).await;
+        done.refused
     }
 
     /// Asks for everything while it lasts.
     async fn meanwhile(&self, fleet: &Fleet, cast: &Cast) -> Done {
         let over = Instant::now() + self.time;
-        let (lookups, (), (), obtained, logins, revoked) = tokio::join!(
+        let (lookups, (), (), (obtained, refused), logins, revoked) = tokio::join!(
             self.look_up(fleet, cast, over),
             self.assert_revoked(fleet, cast, over),
             assert_nobody_is_told_so(fleet, over),
@@ -153,7 +155,7 @@ impl Drill {
             self.log_in(fleet, over),
             self.revoke(fleet, cast, over),
         );
-        Done { lookups, obtained, logins, revoked }
+        Done { lookups, obtained, refused, logins, revoked }
     }
 
     /// Good ones and bad ones, none of which was presented before.
@@ -194,9 +196,9 @@ impl Drill {
         }
     }
 
-    /// Tokens for a password; yields those that were given.
-    async fn obtain(&self, fleet: &Fleet, over: Instant) -> Vec<String> {
-        let mut given = Vec::new();
+    /// Tokens for a password; yields those that were given, and how many were not.
+    async fn obtain(&self, fleet: &Fleet, over: Instant) -> (Vec<String>, usize) {
+        let (mut given, mut refused) = (Vec::new(), 0);
         for replica in fleet.replicas.iter().cycle() {
             if Instant::now() >= over {
                 break;
@@ -206,10 +208,12 @@ impl Drill {
             assert!(began.elapsed() < REFUSAL, "{}: after {:?}: {answer:?}", self.what, began.elapsed());
             if self.grants.is_done(&answer, |answer| answer.status == 200) {
                 given.push(obtained(&answer));
+            } else {
+                refused += 1;
             }
             sleep(Duration::from_millis(100)).await;
         }
-        given
+        (given, refused)
     }
 
     /// Sessions for a password; yields how many were given.
@@ -264,9 +268,10 @@ impl Drill {
             seen.times(mended, Instant::now())
         );
         println!(
-            "long: {what}: look-ups of the unknown: {}; {} tokens and {} sessions given, {} tokens revoked",
+            "long: {what}: look-ups of the unknown: {}; {} tokens given and {} not, {} sessions given, {} tokens revoked",
             done.lookups,
             done.obtained.len(),
+            done.refused,
             done.logins,
             done.revoked
         );
@@ -287,6 +292,7 @@ async fn assert_nobody_is_told_so(fleet: &Fleet, over: Instant) {
 struct Done {
     lookups: Times,
     obtained: Vec<String>,
+    refused: usize,
     logins: usize,
     revoked: usize,
 }

@@ -225,7 +225,7 @@ async fn assert_most_are_hits(many: &One, tokens: u64) {
         cold >> 10
     );
     assert!(bytes <= bytes_max);
-    // A tenth of the tokens that are in memory would have so many, if all were asked for alike.
+    // If all were asked for alike, it would be the share of the tokens that is in memory: a few in a hundred.
     assert!(hits / all > 0.5, "hit ratio {}", hits / all);
 }
 
