@@ -208,9 +208,9 @@ impl Postgres {
             }))
         });
         let opened = timeout(std::mem::take(&mut self.listen_wait), opening).await;
-        let Ok(opened) = opened else { return };
-        self.opening = None;
         let shown = &self.listening.shown;
+        let Ok(opened) = opened else { return shown.wait() };
+        self.opening = None;
         match opened {
             Ok(Ok(ears)) => {
                 self.ears = Some(ears);
