@@ -7,8 +7,8 @@ use doorward::clock::Clock as _;
 use doorward::identity::UserId;
 use std::sync::Arc;
 
-fn said(version: i64) -> Option<Confirmed> {
-    Some(Confirmed { user: user(1, version), expires: None, csrf_secret: None })
+fn said(version: i64) -> Confirmed {
+    Confirmed { user: user(1, version), expires: None, csrf_secret: None }
 }
 
 /// Token 1, known, and in doubt unless it is confirmed as of a later moment.
@@ -23,7 +23,7 @@ async fn known() -> Arc<Bench> {
 /// The store is asked now, and says this.
 fn confirm(bench: &Bench, version: Option<i64>) {
     let (asked, moment) = (bench.clock.monotonic(), bench.cache.confirming());
-    bench.cache.confirm(key(1), version.and_then(said), asked, moment);
+    bench.cache.confirm(key(1), version.map(said), asked, moment);
     bench.cache.doubt(asked);
     bench.clock.advance(NANOSECOND);
 }
@@ -63,14 +63,14 @@ async fn what_a_change_overtook_is_not_taken_over() {
         bench.put(1, 1, 2);
         bench.clock.advance(NANOSECOND);
         assert_eq!(bench.load(1).await, Seen::Known(2));
-        for late in [said(1), None] {
+        for late in [Some(said(1)), None] {
             bench.cache.confirm(key(1), late, asked, moment);
             assert_eq!(bench.recall(1), Seen::Known(2), "{change:?}");
         }
         let bench = known().await;
         let (asked, moment) = (bench.clock.monotonic(), bench.cache.confirming());
         bench.cache.invalidate(change);
-        bench.cache.confirm(key(1), said(1), asked, moment);
+        bench.cache.confirm(key(1), Some(said(1)), asked, moment);
         assert_eq!(bench.recall(1), Seen::Miss, "{change:?}");
     }
 }
@@ -82,7 +82,7 @@ async fn who_asks_meanwhile_is_not_disturbed() {
     bench.put(1, 1, 2);
     let (asked, moment) = (bench.clock.monotonic(), bench.cache.confirming());
     let load = bench.held_load().await;
-    bench.cache.confirm(key(1), said(1), asked, moment);
+    bench.cache.confirm(key(1), Some(said(1)), asked, moment);
     assert_eq!(bench.recall(1), Seen::Miss);
     bench.store.open();
     assert_eq!((load.await.unwrap(), bench.recall(1)), (Seen::Known(2), Seen::Known(2)));

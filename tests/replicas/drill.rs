@@ -1,7 +1,7 @@
 //! A drill: under load something goes wrong, stays so for a while, and is mended. Who was known never notices, who was
 //! revoked stays out, and what was refused was not half done.
 
-use crate::fleet::{BOUND, Fleet, SOON, Token, browse, log_in, obtain, obtained};
+use crate::fleet::{BOUND, Fleet, Replica, SOON, Token, browse, log_in, obtain, obtained};
 use crate::harness::client::{Answer, Request};
 use crate::load::{Load, Seen, Times, get, in_turn};
 use crate::outages::assert_unavailable;
@@ -105,7 +105,7 @@ impl Drill {
     ) -> usize {
         let cast = Cast::of(&self, fleet).await;
         let before = Usage::of(fleet);
-        let addresses: Vec<SocketAddr> = fleet.replicas.iter().map(|replica| replica.address()).collect();
+        let addresses: Vec<SocketAddr> = fleet.replicas.iter().map(Replica::address).collect();
         let calm = Instant::now();
         let load = Load::start(&addresses, &in_turn(cast.requests.clone()), self.per_second).await;
         sleep(self.calm).await;

@@ -98,9 +98,9 @@ async fn sessions_that_are_good_are_found_together() {
                 assert_eq!((&alone.user, alone.expires), (&together.user, together.expires), "{key}");
                 good += 1;
             }
-            (FoundSession::Absent, None) => {}
-            // Somebody has to look more closely.
-            (FoundSession::Void | FoundSession::Outdated(_) | FoundSession::Nobody { .. }, Some(None)) => {}
+            // Where there is one that is not good, somebody has to look more closely.
+            (FoundSession::Absent, None)
+            | (FoundSession::Void | FoundSession::Outdated(_) | FoundSession::Nobody { .. }, Some(None)) => {}
             _ => panic!("{key}: {alone:?}, {together:?}"),
         }
     }
