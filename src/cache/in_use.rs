@@ -1,7 +1,7 @@
 //! Credentials that were asked for lately, as they were presented: so that the store can be asked for many of them at once
 //! when something changed there that nobody named.
 //!
-//! They are in this process' memory only, for as long as the process could be asked to check them again anyway.
+//! They are in this process' memory only, and wiped when they were not asked for lately and others are.
 
 use crate::cache::local::CredentialKey;
 use crate::clock::Monotonic;
@@ -16,7 +16,7 @@ const CREDENTIALS_MAX: usize = 10_000;
 /// How long a credential counts as in use after somebody waited for the store to say whose it is. Then the next one
 /// waits again, so that what nobody uses any more is not asked for.
 const IN_USE: Duration = Duration::from_secs(10);
-/// Between two looks for what is no longer in use, where it is full.
+/// Between two looks for what is no longer in use.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shared by all cores; touched only by who asks the store.
@@ -33,14 +33,11 @@ impl InUse {
     /// Somebody waited for the store to say whose this is.
     pub fn note(&self, key: CredentialKey, presented: &Secret, now: Monotonic) {
         let mut held = self.0.lock();
-        if held.credentials.len() >= CREDENTIALS_MAX && !held.credentials.contains_key(&key) {
-            if now.since(held.swept) < SWEEP_INTERVAL {
-                return;
-            }
+        if now.since(held.swept) >= SWEEP_INTERVAL {
             held.sweep(now);
-            if held.credentials.len() >= CREDENTIALS_MAX {
-                return;
-            }
+        }
+        if held.credentials.len() >= CREDENTIALS_MAX && !held.credentials.contains_key(&key) {
+            return;
         }
         held.credentials.insert(key, (presented.clone(), now));
     }

@@ -394,6 +394,11 @@ pub trait ChangeFeed: Debug + Send {
     /// A call that is dropped loses nothing: the next one reports it.
     fn changes(&mut self) -> StoreFuture<'_, Changes>;
 
+    /// Whether the last answer came without a part of the store: of that part it is not even known that it can be asked.
+    fn is_partial(&self) -> bool {
+        false
+    }
+
     /// Returns when there may be a change to be read, after this time at the latest.
     ///
     /// # Cancel safety

@@ -69,12 +69,17 @@ pub trait SessionStore: Debug + Send + Sync {
     /// [`StoreError::Unavailable`] if nobody knows.
     fn find_session(&self, key: Secret, now: UnixSeconds) -> StoreFuture<'_, FoundSession>;
 
-    /// Those of these sessions that are [`FoundSession::User`], by the digests of their keys; in any order. At most
-    /// [`CONFIRM_MAX`](crate::store::CONFIRM_MAX) are asked for.
+    /// Those of these sessions that are there, by the digests of their keys; in any order. `None`: it is not
+    /// [`FoundSession::User`] and has to be looked at alone. At most [`CONFIRM_MAX`](crate::store::CONFIRM_MAX) are asked
+    /// for.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if nobody knows.
-    fn find_sessions(&self, _: Vec<Secret>, _: UnixSeconds) -> StoreFuture<'_, Vec<(Digest, UserSession)>> {
+    fn find_sessions(
+        &self,
+        _: Vec<Secret>,
+        _: UnixSeconds,
+    ) -> StoreFuture<'_, Vec<(Digest, Option<UserSession>)>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 

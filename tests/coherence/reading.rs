@@ -12,7 +12,7 @@ use doorward::cache::coherence::rules::Rules;
 pub(crate) struct Answer {
     asked: Micros,
     /// If the feed was opened: what was changed up to this number will not be told.
-    begins: Option<Option<Sequence>>,
+    begins: Option<Sequence>,
     changes: Changes,
     newest: Sequence,
     last: Option<Row>,
@@ -76,25 +76,26 @@ impl<R: Rules> World<R> {
         let (store, feed) = (&self.store, &self.replicas[number].feed);
         let newest = store.newest();
         let state = (store.past, newest);
-        let changes = |rows: &[Row]| rows.iter().map(|row| row.change).collect();
+        let of_rows = |rows: &[Row]| rows.iter().map(|row| row.change).collect();
         let (mut begins, mut knows_past) = (None, false);
         let changes = match feed.position {
             None => {
                 let (after, rows) = store.history();
-                (begins, knows_past) = (Some(store.is_numbered.then_some(after)), feed.was_open);
-                Changes::numbered(after, changes(rows))
+                (begins, knows_past) = (Some(after), feed.was_open);
+                Changes::numbered(after, of_rows(rows))
             }
             Some(_) if !store.is_numbered => {
-                let changed = if state == feed.state { vec![] } else { vec![Change::Something] };
-                Changes::unnumbered(changed)
+                let is_same = state == feed.state;
+                Changes::unnumbered(if is_same { vec![] } else { vec![Change::Something] })
             }
-            Some(position) => match store.after(position, feed.last) {
-                Some(rows) => Changes::numbered(position, changes(rows)),
-                None => {
+            Some(position) => {
+                if let Some(rows) = store.after(position, feed.last) {
+                    Changes::numbered(position, of_rows(rows))
+                } else {
                     knows_past = true;
                     Changes::everything(position, newest)
                 }
-            },
+            }
         };
         Answer { asked, begins, changes, newest, last: store.log.last().copied(), state, knows_past }
     }
@@ -119,6 +120,7 @@ impl<R: Rules> World<R> {
         self.read_ends(life, INTERVAL);
         let newest = self.store.is_numbered.then_some(answer.newest);
         if let Some(after) = answer.begins {
+            let after = self.store.is_numbered.then_some(after);
             self.on(number, &Event::ReadingBegins { after });
         }
         if answer.begins.is_none() || newest.is_some() {

@@ -23,6 +23,7 @@ pub(crate) struct Entry {
 }
 
 /// How it gets on with its readings.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Default)]
 pub(crate) struct Feed {
     /// `None`: it is to be opened.
@@ -43,6 +44,7 @@ pub(crate) struct Feed {
 }
 
 /// What the network does to it; it outlasts the process.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy)]
 pub(crate) struct Wires {
     pub(crate) has_sql: bool,

@@ -140,7 +140,6 @@ impl Store {
             return None;
         }
         let there = place.checked_sub(1).filter(|_| position.0 > self.pruned).map(|before| self.log[before]);
-        let is_other = last.zip(there).is_some_and(|(last, there)| last != there);
-        if is_other { None } else { Some(&self.log[place..]) }
+        (last == there).then(|| &self.log[place..])
     }
 }

@@ -201,7 +201,7 @@ fn with_redis_and_postgresql_every_level_answers_for_itself() {
     let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connection).unwrap();
     let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_eval:calls=")).unwrap();
     let calls: u64 = line.split(',').next().unwrap().parse().unwrap();
-    assert!((2050..2050 + 3000).contains(&calls), "{stats}");
+    assert!((2050..12_000).contains(&calls), "{stats}");
     // Leases go by themselves; values were deleted with their rows.
     let names: Vec<String> = redis::cmd("KEYS").arg("doorward:*").query(&mut connection).unwrap();
     for name in names {
@@ -280,7 +280,7 @@ fn a_store_that_goes_away_is_told_of() {
     let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
     let is_told = |part: &str| lines.iter().any(|line| line.contains(part));
     assert!(is_told("the rows of the benchmark could not be removed: "), "{errors}");
-    assert!(is_told("unknown-token was not measured: "), "{errors}");
+    assert!(is_told("unknown-token was not measured: 8 look-ups in a row were not answered"), "{errors}");
     assert!(!errors.contains(postgres::PASSWORD), "{errors}");
     server.restart();
     // Nobody lets them pass, and whoever serves sweeps them.

@@ -24,7 +24,7 @@ const SLOW_REDIS: Duration = Duration::from_millis(50);
 const LATE_REDIS: Duration = Duration::from_millis(200);
 
 async fn assert_slow_sql(drill: Drill, delay: Duration) {
-    let mut fleet = Fleet::ordinary().await;
+    let mut fleet = Fleet::quiet(Sql::SharedPostgres, Some(Redis::start())).await;
     // A write takes many answers, and the next one waits for it, which some of them do for too long.
     let [grants, logins, revocations] = [Can::MayFail; 3];
     let drill = Drill { grants, logins, revocations, ..drill };
@@ -33,13 +33,13 @@ async fn assert_slow_sql(drill: Drill, delay: Duration) {
 }
 
 async fn assert_slow_redis(drill: Drill, delay: Duration) {
-    let mut fleet = Fleet::ordinary().await;
+    let mut fleet = Fleet::quiet(Sql::SharedPostgres, Some(Redis::start())).await;
     let slow = async |fleet: &mut Fleet| fleet.cut_redis(Fault::Delay(delay / 2));
     drill.run(&mut fleet, slow, async |fleet, ()| fleet.cut_redis(Fault::None)).await;
 }
 
 async fn assert_read_only(drill: Drill) {
-    let mut fleet = Fleet::start(own(), Some(Redis::start())).await;
+    let mut fleet = Fleet::quiet(own(), Some(Redis::start())).await;
     let set = |fleet: &Fleet, to: &str| {
         let text = format!("ALTER SYSTEM {to}; SELECT pg_reload_conf()");
         // Two statements, since the first one may be in no transaction.
@@ -53,7 +53,7 @@ async fn assert_read_only(drill: Drill) {
 
 /// Somebody else holds the table of tokens, as for a migration by hand.
 async fn assert_locked(drill: Drill, redis: Option<Redis>) {
-    let mut fleet = Fleet::start(Sql::SharedPostgres, redis).await;
+    let mut fleet = Fleet::quiet(Sql::SharedPostgres, redis).await;
     let begin = async |fleet: &mut Fleet| {
         let mut connection = PgConnection::connect(&fleet.database).await.unwrap();
         connection.execute("BEGIN; LOCK TABLE token IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -67,7 +67,7 @@ async fn assert_locked(drill: Drill, redis: Option<Redis>) {
 
 async fn assert_full(drill: Drill) {
     let server = Box::new(Postgres::start_with_small_disk());
-    let mut fleet = Fleet::start(Sql::SmallDisk(server), Some(Redis::start())).await;
+    let mut fleet = Fleet::quiet(Sql::SmallDisk(server), Some(Redis::start())).await;
     let begin = async |fleet: &mut Fleet| fill(&fleet.postgres_database());
     let end = async |fleet: &mut Fleet, ()| fleet.postgres_database().make_room();
     drill.reads_only().run(&mut fleet, begin, end).await;

@@ -44,9 +44,8 @@ impl Can {
         let is_done = is_wanted(answer);
         match self {
             Self::Work => assert!(is_done, "{answer:?}"),
-            Self::Fail => assert_unavailable(answer),
             Self::MayFail if is_done => {}
-            Self::MayFail => assert_unavailable(answer),
+            Self::MayFail | Self::Fail => assert_unavailable(answer),
         }
         is_done
     }
@@ -96,12 +95,12 @@ impl Drill {
         Self { grants: Can::Fail, logins: Can::Fail, revocations: Can::Fail, ..self }
     }
 
-    /// Goes through it: `begin` makes it wrong, and what that yields `end` has to mend it.
+    /// Goes through it: `harm` makes it wrong, and what that yields is for `mend`.
     pub(crate) async fn run<T>(
         self,
         fleet: &mut Fleet,
-        begin: impl AsyncFnOnce(&mut Fleet) -> T,
-        end: impl AsyncFnOnce(&mut Fleet, T),
+        harm: impl AsyncFnOnce(&mut Fleet) -> T,
+        mend: impl AsyncFnOnce(&mut Fleet, T),
     ) {
         let cast = Cast::of(&self, fleet).await;
         let before = Usage::of(fleet);
@@ -114,9 +113,9 @@ impl Drill {
         assert!(fleet.until_refused(&cast.revoked.get("/")).await < SOON);
 
         let began = Instant::now();
-        let wrong = begin(fleet).await;
+        let wrong = harm(fleet).await;
         let done = self.meanwhile(fleet, &cast).await;
-        end(fleet, wrong).await;
+        mend(fleet, wrong).await;
         let mended = Instant::now();
 
         fleet.until(&cast.unknown[0].get("/"), |answer| answer.status == 200).await;
@@ -416,6 +415,7 @@ pub(crate) fn load() -> u32 {
     u32::try_from(number("DOORWARD_LOAD").unwrap_or(1000)).unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "only these tests read it")]
 pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }

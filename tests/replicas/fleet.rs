@@ -121,13 +121,13 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    async fn start(sql: (&str, u16), redis: Option<&Redis>, upstreams: [&str; 2]) -> Self {
+    async fn start(sql: (&str, u16), redis: Option<&Redis>, rest: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (url, port) = sql;
         let sql = FaultProxy::start(port);
         let proxy = redis.map(|redis| FaultProxy::start(redis.port()));
         let redis_url = proxy.as_ref().zip(redis).map(|(proxy, redis)| proxy.url(&redis.url()));
-        let text = config(&sql.url(url), redis_url.as_deref(), upstreams);
+        let text = config(&sql.url(url), redis_url.as_deref(), rest);
         std::fs::write(directory.path().join("doorward.toml"), text).unwrap();
         std::fs::write(directory.path().join("doorward.key"), KEY).unwrap();
         let program = Program::start(directory.path()).await;
@@ -218,19 +218,31 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) async fn start(sql: Sql, redis: Option<Redis>) -> Self {
+        Self::logging("all", sql, redis).await
+    }
+
+    /// The same, for a load: requests that passed are not in the logs.
+    pub(crate) async fn quiet(sql: Sql, redis: Option<Redis>) -> Self {
+        Self::logging("none", sql, redis).await
+    }
+
+    async fn logging(passes: &str, sql: Sql, redis: Option<Redis>) -> Self {
         // It has a runtime of its own, which cannot be started within another one.
         let upstream = std::thread::spawn(TestUpstream::start).join().unwrap();
         let light = Light::start();
-        let light_url = light.url();
-        let upstreams = [upstream.url(), light_url.as_str()];
+        let (upstream_url, light_url) = (upstream.url(), light.url());
+        let rest = format!(
+            "[upstreams.legacy]\nservers = [\"{upstream_url}\"]\n\n\
+             [upstreams.light]\nservers = [\"{light_url}\"]\n\n[log]\npasses = \"{passes}\"\n{ROUTES}"
+        );
         let database = sql.database();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("doorward.key"), KEY).unwrap();
         let redis_url = redis.as_ref().map(Redis::url);
         // Makes the tables.
-        let text = config(&database, redis_url.as_deref(), upstreams);
+        let text = config(&database, redis_url.as_deref(), &rest);
         let writer = open(&text, directory.path()).await;
-        let start = || Replica::start((&database, sql.port()), redis.as_ref(), upstreams);
+        let start = || Replica::start((&database, sql.port()), redis.as_ref(), &rest);
         let replicas = join_all([start(), start(), start()]).await;
         let fleet =
             Self { replicas, writer, upstream, _light: light, redis, sql, database, _directory: directory };
@@ -427,15 +439,12 @@ pub(crate) fn obtained(answer: &Answer) -> String {
     body["token"].as_str().unwrap().to_owned()
 }
 
-fn config(store: &str, redis: Option<&str>, upstreams: [&str; 2]) -> String {
-    let [upstream, light] = upstreams;
+fn config(store: &str, redis: Option<&str>, rest: &str) -> String {
     let redis = redis.map(|url| format!("[redis]\nurl = \"{url}\"\n")).unwrap_or_default();
     format!(
         "[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n\n\
          [deployment]\nkey = {{ file = \"doorward.key\" }}\n\n\
-         [store]\nurl = \"{store}\"\n\n{redis}\n\
-         [upstreams.legacy]\nservers = [\"{upstream}\"]\n\n\
-         [upstreams.light]\nservers = [\"{light}\"]\n\n[log]\npasses = \"none\"\n{ROUTES}"
+         [store]\nurl = \"{store}\"\n\n{redis}\n{rest}"
     )
 }
 

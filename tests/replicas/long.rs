@@ -12,12 +12,12 @@ const REST: Duration = Duration::from_mins(3);
 fn drill(drill: Drill, begin: impl AsyncFnOnce(&mut Fleet), end: impl AsyncFnOnce(&mut Fleet)) {
     run_for(outage() + REST, async {
         let sql = Sql::Postgres(Box::new(Postgres::start()));
-        let mut fleet = Fleet::start(sql, Some(Redis::start())).await;
+        let mut fleet = Fleet::quiet(sql, Some(Redis::start())).await;
         drill.run(&mut fleet, begin, async |fleet, ()| end(fleet).await).await;
     });
 }
 
-/// Redis alone is away: everything goes on.
+/// With what may be asked for while Redis alone is away: everything.
 fn long(what: &'static str) -> Drill {
     Drill::long(what, outage())
 }
@@ -48,7 +48,7 @@ fn the_database_hangs_for_long() {
 fn the_database_is_killed_and_comes_back() {
     let begin = async |fleet: &mut Fleet| fleet.postgres_mut().kill();
     drill(long("the database was killed").nobody_knows(), begin, async |fleet| {
-        fleet.postgres_mut().restart()
+        fleet.postgres_mut().restart();
     });
 }
 
@@ -57,7 +57,7 @@ fn the_database_is_killed_and_comes_back() {
 fn the_database_is_stopped_and_started() {
     let begin = async |fleet: &mut Fleet| fleet.postgres_mut().stop();
     drill(long("the database was stopped").nobody_knows(), begin, async |fleet| {
-        fleet.postgres_mut().restart()
+        fleet.postgres_mut().restart();
     });
 }
 

@@ -1,7 +1,7 @@
 //! Redis or the database goes away, or both: who was known gets in, who was revoked does not, and nobody is told that
 //! good credentials are wrong.
 
-use crate::fleet::{BOUND, Fleet, Sql, Token, browse, log_in, log_out, obtain, run};
+use crate::fleet::{BOUND, Fleet, SOON, Sql, Token, browse, log_in, log_out, obtain, run};
 use crate::harness::client::{Answer, Request};
 use crate::harness::services::postgres::Postgres;
 use crate::harness::services::proxy::Fault;
@@ -38,6 +38,12 @@ impl Cast {
         }
         fleet.writer.revoke_token(revoked.id).await.unwrap();
         fleet.until_refused(&revoked.get("/")).await;
+        // By now all replicas were told that these are new, and have forgotten what they knew of them.
+        sleep(SOON).await;
+        for token in &known {
+            assert_eq!(fleet.statuses(&token.get("/known")).await, [200; 3]);
+        }
+        assert_eq!(fleet.statuses(&browse(&session)).await, [200; 3]);
         Self { known, session, revoked, unknown }
     }
 

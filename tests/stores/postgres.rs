@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection};
 use std::any::Any;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A database on the server that the tests share.
 struct Database(crate::services::postgres::Database<'static>);
@@ -166,6 +166,33 @@ async fn bell_rings_at_a_change_and_never_too_late() {
     let asked = Instant::now();
     feed.wait(Duration::from_millis(100)).await;
     assert!(asked.elapsed() < Duration::from_secs(5), "nothing happened, and it was not waited for longer");
+}
+
+/// Somebody holds the tokens, and look-ups that wait for them have all connections that read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn look_ups_that_wait_keep_nobody_from_watching() {
+    let site = Database::new();
+    let store = connect(&site.url()).await;
+    let alice = store.insert_user(user("alice")).await.done();
+    let mut feed = store.change_feed().await.unwrap();
+    assert_eq!(feed.changes().await.unwrap().changes, []);
+    let held = site.hold("LOCK TABLE token IN ACCESS EXCLUSIVE MODE").await;
+    let asking: Vec<_> = (0..20)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.find_token(digest(1)).await })
+        })
+        .collect();
+    // As many as there are connections, unless some of the others have given up already.
+    crate::services::until("look-ups that wait for the lock", || {
+        let waiting = "SELECT count(*) > 7 FROM pg_locks WHERE relation = 'token'::regclass AND NOT granted";
+        (site.sql(waiting) == "t").then_some(())
+    });
+    assert!(store.set_groups(alice, vec!["g".to_owned()]).await.done());
+    let told = timeout(Duration::from_secs(1), feed.changes()).await.unwrap().unwrap();
+    assert_eq!(told.changes, [Change::User(alice)]);
+    assert!(asking.iter().any(|asking| !asking.is_finished()), "it was told while they waited");
+    drop(held);
 }
 
 #[tokio::test]

@@ -2,28 +2,28 @@
 //! the run, so that nobody else knows them.
 
 use crate::identity::Digest;
-use crate::secret::NoRandomness;
+use crate::secret::{NoRandomness, Secret};
 use http::HeaderValue;
 use std::num::NonZeroU32;
 
 /// Larger than any number of tokens and a prime, so that its multiples are an order of all of them.
 const STRIDE: u64 = 2_147_483_647;
 const BYTES: usize = 40;
+/// Random bytes of a run: nobody guesses a token that is in somebody's store.
+const SEED_BYTES: usize = 16;
 const KEYWORD: &[u8] = b"Token ";
 
 /// The tokens.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Keys {
     tokens: NonZeroU32,
-    seed: u64,
+    seed: Secret,
 }
 
 impl Keys {
     /// New ones.
     pub(in crate::app::bench) fn random(tokens: NonZeroU32) -> Result<Self, NoRandomness> {
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).map_err(|_| NoRandomness)?;
-        Ok(Self { tokens, seed: u64::from_be_bytes(seed) })
+        Ok(Self { tokens, seed: Secret::random_hex::<SEED_BYTES>("")? })
     }
 
     /// How many are in the store: those with the numbers from 0 on.
@@ -63,11 +63,10 @@ impl Keys {
 
     /// 40 hex digits, as DRF makes them.
     fn text(&self, number: u64) -> [u8; BYTES] {
+        let digest = Digest::of(&[self.seed.expose(), &number.to_be_bytes()].concat());
         let mut text = [b'0'; BYTES];
-        for (group, slots) in (0..).zip(text.chunks_mut(16)) {
-            let bits = mix(mix(self.seed.wrapping_add(group)).wrapping_add(number));
-            for (place, slot) in slots.iter_mut().enumerate() {
-                let digit = u8::try_from(bits >> (4 * place) & 15).unwrap_or_default();
+        for (slots, byte) in text.chunks_mut(2).zip(digest.0) {
+            for (slot, digit) in slots.iter_mut().zip([byte >> 4, byte & 15]) {
                 *slot = digit + if digit < 10 { b'0' } else { b'a' - 10 };
             }
         }
@@ -75,7 +74,7 @@ impl Keys {
     }
 }
 
-/// `SplitMix64`.
+/// `SplitMix64`: an order that looks like none.
 fn mix(number: u64) -> u64 {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Heads that are ready at a time: few enough to stay in the processor's cache.
 pub(in crate::app::bench) const BURST: u64 = 128;
 
+/// Look-ups in a row that nobody answers, after which no burst goes on: each may have been waited for.
+pub(in crate::app::bench) const UNANSWERED_MAX: u64 = 8;
+
 /// Samples that are being taken.
 #[derive(Debug)]
 pub(in crate::app::bench) struct Taking<'a> {
@@ -78,6 +81,9 @@ impl<'a> Taking<'a> {
                 self.samples.add(took.saturating_sub(self.clock_cost));
             } else {
                 self.strays += 1;
+            }
+            if self.unanswered >= UNANSWERED_MAX {
+                return;
             }
         }
     }

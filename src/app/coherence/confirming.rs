@@ -41,17 +41,19 @@ async fn all(backing: &Backing, clock: &dyn Clock, metrics: &StoreMetrics) -> Re
     for some in keys.chunks(CONFIRM_MAX) {
         let (asked, moment) = (clock.monotonic(), cache.confirming());
         let found = metrics.measure("find-keys", store.find_keys(presented(some))).await?.into_iter();
-        let said = found.map(|(digest, user)| (digest, Confirmed { user, expires: None, csrf_secret: None }));
+        let said =
+            found.map(|(digest, user)| (digest, Some(Confirmed { user, expires: None, csrf_secret: None })));
         take_in(cache, some, said.collect(), (asked, moment));
     }
     for some in sessions.chunks(CONFIRM_MAX) {
         let (asked, moment) = (clock.monotonic(), cache.confirming());
         let found = store.find_sessions(presented(some), clock.unix());
         let found = metrics.measure("find-sessions", found).await?.into_iter();
-        let said = found.map(|(digest, session)| {
+        let confirmed = |session: UserSession| {
             let UserSession { user, expires, csrf_secret, as_of: _ } = session;
-            (digest, Confirmed { user, expires: Some(expires), csrf_secret })
-        });
+            Confirmed { user, expires: Some(expires), csrf_secret }
+        };
+        let said = found.map(|(digest, session)| (digest, session.map(confirmed)));
         take_in(cache, some, said.collect(), (asked, moment));
     }
     Ok(())
@@ -61,14 +63,18 @@ fn presented(some: &[(CredentialKey, Secret)]) -> Vec<Secret> {
     some.iter().map(|(_, presented)| presented.clone()).collect()
 }
 
-/// What the store did not name is nobody's any more, or has to be looked at alone.
+/// What the store did not name is nobody's any more. Of what has to be looked at alone nothing is taken in: whoever uses
+/// it asks.
 fn take_in(
     cache: &LocalCache,
     some: &[(CredentialKey, Secret)],
-    mut said: HashMap<Digest, Confirmed>,
+    mut said: HashMap<Digest, Option<Confirmed>>,
     (asked, moment): (Monotonic, Moment),
 ) {
     for (key, _) in some {
-        cache.confirm(*key, said.remove(&key.digest), asked, moment);
+        match said.remove(&key.digest) {
+            Some(None) => {}
+            said => cache.confirm(*key, said.flatten(), asked, moment),
+        }
     }
 }

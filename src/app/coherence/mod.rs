@@ -188,8 +188,10 @@ impl<'a> Keeper<'a> {
                 // It may have come to be unseen.
                 self.backing.cache.forget_unknown();
             }
-            Told::Read { asked, changes } => {
-                self.backing.cache.trust().store_answered();
+            Told::Read { asked, changes, is_whole } => {
+                if *is_whole {
+                    self.backing.cache.trust().store_answered();
+                }
                 self.on(&Event::Read { asked: *asked, changes, newest: changes.last });
                 for change in &changes.changes {
                     if let Change::Credential(digest) = change {

@@ -32,6 +32,8 @@ pub(super) enum Told {
         asked: Monotonic,
         /// What it says; the last number even if nothing changed.
         changes: Changes,
+        /// All of the store answered.
+        is_whole: bool,
     },
 }
 
@@ -79,7 +81,7 @@ impl Reading {
         drop(self.to.send(Told::Begins { after }).await);
         if let Some(history) = history {
             let changes = Changes::numbered(history.after, history.changes);
-            drop(self.to.send(Told::Read { asked, changes }).await);
+            drop(self.to.send(Told::Read { asked, changes, is_whole: true }).await);
         }
         Ok(feed)
     }
@@ -90,13 +92,19 @@ impl Reading {
         while failures < FAILURES_MAX {
             let asked = self.clock.monotonic();
             match self.patiently(*hangs, feed.changes()).await {
+                Ok(changes) if feed.is_partial() => {
+                    let is_news = failures == 0;
+                    *hangs = self.failed(&StoreError::Unavailable("a part of it".into()), asked, is_news);
+                    failures = failures.max(1);
+                    self.to.send(Told::Read { asked, changes, is_whole: false }).await.ok()?;
+                }
                 Ok(changes) => {
                     if failures > 0 {
                         tracing::info!("the store can be watched again");
                     }
                     (failures, *hangs) = (0, false);
                     self.health.works(Part::Store, true);
-                    self.to.send(Told::Read { asked, changes }).await.ok()?;
+                    self.to.send(Told::Read { asked, changes, is_whole: true }).await.ok()?;
                 }
                 Err(error) => {
                     *hangs = self.failed(&error, asked, failures == 0);

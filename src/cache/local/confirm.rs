@@ -25,16 +25,17 @@ impl LocalCache {
     }
 
     /// The store was asked at this moment, after [`Self::confirming`] was had, and said this of a credential. `None`: it
-    /// is nobody's, or somebody has to look more closely. Only what is cached already is confirmed.
+    /// is nobody's. Only what is cached already is confirmed.
     pub fn confirm(&self, key: CredentialKey, said: Option<Confirmed>, asked: Monotonic, moment: Moment) {
-        let Some(held) = self.credentials.peek(&key) else { return };
+        let held = self.credentials.peek(&key);
         let Some(said) = said else {
-            // Unless somebody asked later, and was told something else.
-            if held.confirmed < asked {
+            // Unless somebody asked later, and was told something else. Whoever asks now puts nothing back.
+            if held.is_none_or(|held| held.confirmed < asked) {
                 self.invalidate(Invalidation::Credential(key));
             }
             return;
         };
+        let Some(held) = held else { return };
         if held.confirmed >= asked || self.touched.since(self.hash(&key), moment) {
             return;
         }

@@ -445,7 +445,8 @@ impl LocalCache {
         self.forget_unknown_of_others();
     }
 
-    /// Forgets unknown credentials but those of our own tables, whose changes are named always.
+    /// Forgets unknown credentials but those of our own tables, where what comes to be is named always. (One that was void
+    /// for what Django says of its user, and is good again, is known after `negative_ttl`.)
     fn forget_unknown_of_others(&self) {
         self.unknowns.retain(|key, _| key.family == Family::Doorward);
     }

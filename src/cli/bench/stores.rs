@@ -51,7 +51,7 @@ pub(in crate::cli::bench) fn run(
     }
     output()?.write_all(text.as_bytes())?;
     for (level, error) in report.levels.iter().filter_map(failure) {
-        tell(&format!("{} was not measured: {}", level.case.name(), chain(error)));
+        tell(&format!("{} was not measured: {}", level.case.name(), why(level, error)));
     }
     let is_good = removed.is_some() && report.levels.iter().all(|level| failure(level).is_none());
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -62,6 +62,13 @@ fn failure(level: &Level) -> Option<(&Level, &BenchError)> {
         Outcome::Failed(error) => Some((level, error)),
         Outcome::Measured(_) | Outcome::Absent => None,
     }
+}
+
+/// Some errors name the level, which is named already.
+fn why(level: &Level, error: &BenchError) -> String {
+    let why = chain(error);
+    let bare = why.strip_prefix(level.case.name()).and_then(|rest| rest.strip_prefix(": "));
+    bare.map_or_else(|| why.clone(), str::to_owned)
 }
 
 fn written(rows: u64) -> String {
@@ -97,7 +104,7 @@ fn json(report: &StoresReport, removed: Option<u64>, machine: &Machine) -> Value
         .map(|level| match &level.outcome {
             Outcome::Measured(measured) => report::case(measured),
             Outcome::Absent => json!({ "case": level.case.name(), "missing": "not configured" }),
-            Outcome::Failed(error) => json!({ "case": level.case.name(), "error": chain(error) }),
+            Outcome::Failed(error) => json!({ "case": level.case.name(), "error": why(level, error) }),
         })
         .collect();
     json!({

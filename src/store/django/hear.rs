@@ -19,6 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 const HEARD_MAX: usize = 10_000;
 /// Between two readings that notifications asked for: whoever floods the channel gets no more of them.
 const READING_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a proof may take to come back once it was sent. A connection that died without a word keeps no reading
+/// waiting for longer: it is looked then whether anybody wrote.
+const HEAR_WAIT: Duration = Duration::from_millis(250);
 /// Random bytes of a channel or a text.
 const RANDOM_BYTES: usize = 16;
 
@@ -85,7 +88,7 @@ impl Ears {
             return Err(Deaf::Triggers(fault));
         }
         if let Some(asked) = &seen.asked {
-            let heard = timeout(database.read_wait(), self.hear_all(&text)).await;
+            let heard = timeout(HEAR_WAIT, self.hear_all(&text)).await;
             heard.unwrap_or(Err(Deaf::Lost))?;
             self.proved = after(&seen.snapshot, asked).unwrap_or_default();
         }

@@ -161,7 +161,7 @@ impl SessionStore for Django {
         &self,
         keys: Vec<Secret>,
         now: UnixSeconds,
-    ) -> StoreFuture<'_, Vec<(Digest, UserSession)>> {
+    ) -> StoreFuture<'_, Vec<(Digest, Option<UserSession>)>> {
         Box::pin(self.sessions_together(keys, now))
     }
 

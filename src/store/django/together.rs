@@ -1,16 +1,16 @@
 //! Keys and sessions that are looked up many at once, by their primary keys.
 
 use crate::clock::UnixSeconds;
-use crate::identity::{Digest, User, UserId};
+use crate::identity::{Digest, User};
 use crate::secret::Secret;
 use crate::store::django::Django;
-use crate::store::django::sessions::datetime;
+use crate::store::django::sessions::{Content, datetime};
 use crate::store::django::statements::find_sessions;
 use crate::store::django::users::read_row;
 use crate::store::session::{FoundSession, UserSession};
 use crate::store::sql::error::unavailable;
-use crate::store::sql::{Row, Value, values};
-use crate::store::{CONFIRM_MAX, StoreError, UserWithPassword};
+use crate::store::sql::{Link, Row, Value, values};
+use crate::store::{CONFIRM_MAX, StoreError};
 use std::collections::HashMap;
 
 /// As many values as the statement has places: the last one again and again. Past them nothing is asked for.
@@ -47,7 +47,7 @@ impl Django {
         &self,
         keys: Vec<Secret>,
         now: UnixSeconds,
-    ) -> Result<Vec<(Digest, UserSession)>, StoreError> {
+    ) -> Result<Vec<(Digest, Option<UserSession>)>, StoreError> {
         let asked = self.askable(&keys);
         if asked.is_empty() || !self.settings.needs_sessions {
             return Ok(Vec::new());
@@ -55,40 +55,40 @@ impl Django {
         self.database
             .bounded(Box::pin(async {
                 let mut link = self.database.snapshot().await.map_err(unavailable)?;
-                let mut values = values![datetime(now)];
-                values.extend(padded(asked));
-                let rows = link.all(&find_sessions(), values).await.map_err(unavailable)?;
-                let mut contents = Vec::new();
-                for row in rows {
-                    let key = row.text("session_key").map_err(unavailable)?;
-                    contents.extend(
-                        self.content(&row)
-                            .map_err(unavailable)?
-                            .map(|content| (Digest::of(key.as_bytes()), content)),
-                    );
-                }
-                let named: Vec<Value> = contents
-                    .iter()
-                    .filter_map(|(_, content)| content.user.map(|user| user.0.into()))
-                    .collect();
-                if named.is_empty() {
-                    return Ok(Vec::new());
-                }
-                let rows =
-                    link.all(&self.statements.users_by_id, padded(named)).await.map_err(unavailable)?;
-                let users: HashMap<UserId, UserWithPassword> = rows
-                    .iter()
-                    .map(|row| read_row(row).map(|found| (found.user.id, found)))
-                    .collect::<sqlx::Result<_>>()
-                    .map_err(unavailable)?;
-                let found = contents.iter().filter_map(|(digest, content)| {
-                    match self.judge(content, users.get(&content.user?)?.clone()) {
-                        FoundSession::User(session) => Some((*digest, session)),
-                        _ => None,
-                    }
-                });
-                Ok(found.collect())
+                self.read_sessions(&mut link, asked, now).await.map_err(unavailable)
             }))
             .await
+    }
+
+    async fn read_sessions(
+        &self,
+        link: &mut Link,
+        asked: Vec<Value>,
+        now: UnixSeconds,
+    ) -> sqlx::Result<Vec<(Digest, Option<UserSession>)>> {
+        let mut values = values![datetime(now)];
+        values.extend(padded(asked));
+        let mut contents = Vec::new();
+        for row in link.all(&find_sessions(), values).await? {
+            contents.push((Digest::of(row.text("session_key")?.as_bytes()), self.content(&row)?));
+        }
+        let user = |content: &Option<Content>| content.as_ref().and_then(|content| content.user);
+        let named: Vec<Value> =
+            contents.iter().filter_map(|(_, content)| Some(user(content)?.0.into())).collect();
+        let mut users = HashMap::new();
+        if !named.is_empty() {
+            for row in link.all(&self.statements.users_by_id, padded(named)).await? {
+                let found = read_row(&row)?;
+                users.insert(found.user.id, found);
+            }
+        }
+        let found = |content: &Option<Content>| {
+            let of = users.get(&user(content)?)?.clone();
+            match self.judge(content.as_ref()?, of) {
+                FoundSession::User(session) => Some(session),
+                _ => None,
+            }
+        };
+        Ok(contents.iter().map(|(digest, content)| (*digest, found(content))).collect())
     }
 }

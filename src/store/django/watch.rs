@@ -9,7 +9,7 @@ use crate::store::django::hear::{Deaf, Ears};
 use crate::store::django::means::{Means, Shown};
 use crate::store::django::triggers::Wanted;
 use crate::store::own::Own;
-use crate::store::sql::Database;
+use crate::store::sql::{Database, values};
 use crate::store::sqlite::DataVersion;
 use crate::store::{Change, ChangeFeed, Changes, StoreError, StoreFuture};
 use std::pin::Pin;
@@ -20,9 +20,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Between two attempts to hear what does not come through.
 const LISTEN_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a reading waits for the first attempt after a loss; at the start it waits as long as for a look-up, and for
-/// later ones not at all.
-const LISTEN_WAIT: Duration = Duration::from_millis(300);
+/// How long a reading waits for the first attempt, at the start and after a loss; for later ones not at all.
+const LISTEN_WAIT: Duration = Duration::from_millis(250);
+/// How long what ours told waits for what is known of Django's.
+const DJANGO_WAIT: Duration = Duration::from_millis(250);
+/// Whether anybody answers.
+const ANSWER: &str = "SELECT 1 AS answer";
 
 /// What is listened for in PostgreSQL, and by what means it is found now.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Feed {
     own: Box<dyn ChangeFeed>,
     /// What ours told, until it can be told.
     told: Vec<Change>,
+    /// Of Django's nobody knows.
+    is_partial: bool,
 }
 
 /// What can be seen of Django's.
@@ -45,7 +50,8 @@ pub(super) struct Feed {
 enum Watch {
     Sqlite(Box<DataVersion>),
     Postgres(Box<Postgres>),
-    Blind,
+    /// Nothing, but whether it answers.
+    Blind(Database),
 }
 
 impl Feed {
@@ -59,9 +65,9 @@ impl Feed {
         let django = match (database, listening) {
             (Database::Sqlite(pools), _) => Watch::Sqlite(Box::new(pools.data_version().await?)),
             (_, Some(listening)) => Watch::Postgres(Box::new(Postgres::open(database, listening).await?)),
-            _ => Watch::Blind,
+            _ => Watch::Blind(database.aside()),
         };
-        Ok(Self { django, own: own.change_feed().await?, told: Vec::new() })
+        Ok(Self { django, own: own.change_feed().await?, told: Vec::new(), is_partial: false })
     }
 }
 
@@ -71,7 +77,7 @@ impl Watch {
         let has_changed = match self {
             Self::Sqlite(version) => version.has_changed().await?,
             Self::Postgres(watch) => return watch.changes().await,
-            Self::Blind => true,
+            Self::Blind(database) => database.find(ANSWER, values![]).await?.is_some(),
         };
         Ok(if has_changed { vec![Change::Something] } else { Vec::new() })
     }
@@ -79,7 +85,7 @@ impl Watch {
     async fn wait(&mut self, at_most: Duration) {
         match self {
             Self::Postgres(watch) => watch.wait(at_most).await,
-            Self::Sqlite(_) | Self::Blind => sleep(at_most).await,
+            Self::Sqlite(_) | Self::Blind(_) => sleep(at_most).await,
         }
     }
 }
@@ -89,15 +95,23 @@ impl ChangeFeed for Feed {
         Box::pin(async {
             let own = self.own.changes().await?;
             self.told.extend(own.changes);
-            match self.django.changes().await {
-                Ok(changes) => self.told.extend(changes),
-                Err(error) if self.told.is_empty() => return Err(error),
-                // What ours told is not kept back because of Django's tables: of those nobody knows.
-                Err(_) => self.told.push(Change::Something),
-            }
+            self.is_partial = false;
+            let django = self.django.changes();
+            // What ours told is not kept back because of Django's tables: of those nobody knows.
+            let changes = if self.told.is_empty() {
+                Some(django.await?)
+            } else {
+                timeout(DJANGO_WAIT, django).await.ok().and_then(Result::ok)
+            };
+            self.is_partial = changes.is_none();
+            self.told.extend(changes.unwrap_or_else(|| vec![Change::Something]));
             // The numbers of ours say nothing of Django's tables.
             Ok(Changes::unnumbered(std::mem::take(&mut self.told)))
         })
+    }
+
+    fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -131,13 +145,14 @@ struct Postgres {
 
 impl Postgres {
     async fn open(database: &Database, listening: &Arc<Listening>) -> Result<Self, StoreError> {
+        let database = database.aside();
         let mut watch = Self {
-            database: database.clone(),
+            listen_wait: LISTEN_WAIT,
+            database,
             listening: Arc::clone(listening),
             ears: None,
             opening: None,
             listen_at: Instant::now(),
-            listen_wait: database.read_wait(),
             snapshot: None,
             told: Vec::new(),
         };
@@ -205,9 +220,8 @@ impl Postgres {
             }
             // They were taken away this moment.
             Ok(Err(Deaf::Triggers(fault))) => shown.set(fault.into()),
-            // The next look says what there is to be said of that.
-            Ok(Err(Deaf::Store(_))) => {}
-            Ok(Err(Deaf::Lost)) | Err(_) => {
+            // Or it can be looked, and not be notified.
+            Ok(Err(Deaf::Lost | Deaf::Store(_))) | Err(_) => {
                 self.listen_at = Instant::now() + LISTEN_INTERVAL;
                 shown.set(Means::Unheard);
             }

@@ -13,10 +13,10 @@ pub(in crate::store) const ROWS_MAX: usize = 10_000;
 const WRITTEN_MAX: usize = 1000;
 
 /// From the last row read (if it is still there) on.
-pub(in crate::store) const READ_ROWS: &str = r#"SELECT sequence, token_digest, user_id FROM "change"
+pub(in crate::store) const READ_ROWS: &str = r#"SELECT sequence, token_digest, user_id, at FROM "change"
     WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2"#;
 const READ_LATEST: &str =
-    r#"SELECT sequence, token_digest, user_id FROM "change" ORDER BY sequence DESC LIMIT ?1"#;
+    r#"SELECT sequence, token_digest, user_id, at FROM "change" ORDER BY sequence DESC LIMIT ?1"#;
 /// With no number, how far the numbers have come is asked, where there are no rows either.
 pub(in crate::store) const READ_POSITION: &str = "SELECT {as_of} AS newest";
 
@@ -26,6 +26,9 @@ pub(in crate::store) struct ChangeRow {
     pub(in crate::store) sequence: i64,
     pub(in crate::store) digest: Option<Vec<u8>>,
     pub(in crate::store) user: Option<i64>,
+    /// When it was committed (seconds since 1970): the number of a commit that was lost may have been given out again
+    /// for the same user.
+    pub(in crate::store) at: i64,
 }
 
 impl ChangeRow {
@@ -34,6 +37,7 @@ impl ChangeRow {
             sequence: row.integer("sequence")?,
             digest: row.optional_bytes("token_digest")?,
             user: row.optional_integer("user_id")?,
+            at: row.integer("at")?,
         })
     }
 
@@ -58,16 +62,17 @@ pub(in crate::store) fn limit(rows_max: usize) -> i64 {
 }
 
 /// As [`follow`], for somebody who knows what the row at `position` said: if it says something else, the database is an
-/// older copy of itself that has given the number out again.
+/// older copy of itself that has given the number out again. So it may be if the row is gone: nothing shows that it is not.
 pub(in crate::store) fn follow_from(
     position: i64,
     known: Option<&ChangeRow>,
     rows: &[ChangeRow],
     rows_max: usize,
 ) -> Option<Vec<Change>> {
-    let first = rows.first().filter(|row| row.sequence == position);
-    let is_other = known.zip(first).is_some_and(|(known, first)| known != first);
-    if is_other { None } else { follow(position, rows, rows_max) }
+    if known.is_some() && known != rows.first() {
+        return None;
+    }
+    follow(position, rows, rows_max)
 }
 
 /// What the rows after `position` say; `None` if they cannot be relied on: some are missing, or there are too many.
@@ -138,11 +143,11 @@ mod tests {
     use super::*;
 
     fn row(sequence: i64) -> ChangeRow {
-        ChangeRow { sequence, digest: None, user: Some(sequence * 100) }
+        ChangeRow { sequence, digest: None, user: Some(sequence * 100), at: 1 }
     }
 
     fn unreadable(sequence: i64) -> ChangeRow {
-        ChangeRow { sequence, digest: None, user: None }
+        ChangeRow { sequence, digest: None, user: None, at: 1 }
     }
 
     fn follow(position: i64, rows: &[ChangeRow]) -> Option<Vec<Change>> {
@@ -172,9 +177,11 @@ mod tests {
         let from = |known: &ChangeRow, rows: &[ChangeRow]| follow_from(4, Some(known), rows, ROWS_MAX);
         assert_eq!(from(&row(4), &[row(4)]), Some(vec![]));
         assert_eq!(from(&row(4), &[row(4), row(5)]), Some(vec![Change::User(UserId(500))]));
-        assert_eq!(from(&row(4), &[row(5)]), Some(vec![Change::User(UserId(500))]), "it was pruned");
+        assert_eq!(from(&row(4), &[row(5)]), None, "it was pruned, and may have said something else");
         assert_eq!(from(&row(4), std::slice::from_ref(&other)), None);
         assert_eq!(from(&row(4), &[other, row(5)]), None);
+        let later = ChangeRow { at: 2, ..row(4) };
+        assert_eq!(from(&row(4), &[later, row(5)]), None, "the same was done once more");
     }
 
     #[test]

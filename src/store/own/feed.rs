@@ -25,7 +25,7 @@ pub(super) struct Feed {
     database: Database,
     /// Number of the last row read; 0: none.
     position: i64,
-    /// What that row said. `None`: it was not read.
+    /// What that row said. `None`: there is none.
     last: Option<ChangeRow>,
     bell: Bell,
 }
@@ -33,8 +33,10 @@ pub(super) struct Feed {
 impl Feed {
     /// Starts after the newest row.
     pub(super) async fn open(database: &Database) -> Result<Self, StoreError> {
-        let bell = Bell::new(database);
-        Ok(Self { database: database.clone(), position: newest(database).await?, last: None, bell })
+        let database = database.aside();
+        let bell = Bell::new(&database);
+        let (position, last) = newest(&database).await?;
+        Ok(Self { database, position, last, bell })
     }
 
     async fn read(&mut self) -> Result<Changes, StoreError> {
@@ -48,15 +50,18 @@ impl Feed {
             }
             return Ok(Changes::numbered(before, changes));
         }
-        let newest = newest(&self.database).await?;
-        (self.position, self.last) = (newest, None);
-        Ok(Changes::everything(before, sequence(newest)))
+        (self.position, self.last) = newest(&self.database).await?;
+        Ok(Changes::everything(before, sequence(self.position)))
     }
 }
 
-async fn newest(database: &Database) -> Result<i64, StoreError> {
+/// Number of the newest change, 0: there never was one; and its row, by which it is known again.
+async fn newest(database: &Database) -> Result<(i64, Option<ChangeRow>), StoreError> {
     let row = database.find(READ_POSITION, values![]).await?;
-    row.map_or(Ok(0), |row| row.integer("newest").map_err(unavailable))
+    let position = row.map_or(Ok(0), |row| row.integer("newest").map_err(unavailable))?;
+    let found = database.read(READ_ROWS, values![position, 1_i64]).await?;
+    let first = rows(&found).map_err(unavailable)?.into_iter().next();
+    Ok((position, first.filter(|row| row.sequence == position)))
 }
 
 impl ChangeFeed for Feed {

@@ -29,6 +29,16 @@ impl Database {
         })
     }
 
+    /// The same for whoever watches it, with a connection to a server of its own: look-ups that wait for a lock may have
+    /// all the others, and what is cached is believed no longer than it is watched.
+    pub(in crate::store) fn aside(&self) -> Self {
+        match self {
+            Self::Sqlite(pools) => Self::Sqlite(pools.clone()),
+            Self::Postgres(server) => Self::Postgres(server.aside()),
+            Self::MySql(server) => Self::MySql(server.aside()),
+        }
+    }
+
     pub(in crate::store) fn dialect(&self) -> Dialect {
         match self {
             Self::Sqlite(_) => Dialect::Sqlite,

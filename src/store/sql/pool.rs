@@ -39,7 +39,7 @@ pub(in crate::store) struct Pool<C: Connection + 'static> {
 }
 
 struct Shared<C: Connection + 'static> {
-    manner: Manner<C>,
+    manner: Arc<Manner<C>>,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<(C, Instant)>>,
 }
@@ -59,8 +59,17 @@ impl<C: Connection + 'static> fmt::Debug for Pool<C> {
 
 impl<C: Connection + 'static> Pool<C> {
     pub(super) fn new(manner: Manner<C>, connections: u32) -> Self {
-        let places = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(1)));
+        Self::with_places(Arc::new(manner), usize::try_from(connections).unwrap_or(1))
+    }
+
+    fn with_places(manner: Arc<Manner<C>>, places: usize) -> Self {
+        let places = Arc::new(Semaphore::new(places));
         Self { shared: Arc::new(Shared { manner, places, idle: Mutex::default() }) }
+    }
+
+    /// One connection of the same kind, for which nobody here waits; it is not closed with the others.
+    pub(super) fn apart(&self) -> Self {
+        Self::with_places(Arc::clone(&self.shared.manner), 1)
     }
 
     /// How connections are made.

@@ -67,6 +67,11 @@ impl<C: Connection + 'static> Clone for Server<C> {
 }
 
 impl<C: Connection + 'static> Server<C> {
+    /// The same server, read by a connection apart.
+    pub(super) fn aside(&self) -> Self {
+        Self { readers: self.readers.apart(), ..self.clone() }
+    }
+
     /// Connects to nothing yet.
     pub(super) fn new(
         url: &ServerUrl,

@@ -24,7 +24,7 @@ pub(super) struct Feed {
     version: Option<i64>,
     /// Number of the last row read; 0: none.
     position: i64,
-    /// What that row said. `None`: it was not read.
+    /// What that row said. `None`: there is none.
     last: Option<ChangeRow>,
     opened: Opened,
 }
@@ -53,9 +53,8 @@ impl Feed {
     /// Starts after the newest row.
     pub(super) async fn open(pools: &Pools) -> Result<Self, StoreError> {
         let (opened, mut connection) = Opened::new(pools).await?;
-        let position =
-            sqlx::query_scalar(READ_POSITION).fetch_one(&mut connection).await.map_err(unavailable)?;
-        Ok(Self { connection, version: None, position, last: None, opened })
+        let (position, last) = newest(&mut connection).await.map_err(unavailable)?;
+        Ok(Self { connection, version: None, position, last, opened })
     }
 
     async fn changed(&mut self) -> Result<Changes, StoreError> {
@@ -73,26 +72,32 @@ impl Feed {
         if self.version == Some(version) {
             return Ok(Changes::numbered(before, Vec::new()));
         }
-        let query = sqlx::query(READ_ROWS).bind(self.position).bind(limit(ROWS_MAX));
-        let rows = query.fetch_all(&mut self.connection).await?.into_iter().map(Row::Sqlite);
-        let rows = rows.map(|row| ChangeRow::from_row(&row)).collect::<sqlx::Result<Vec<_>>>()?;
+        let rows = rows(&mut self.connection, self.position, limit(ROWS_MAX)).await?;
         let followed = follow_from(self.position, self.last.as_ref(), &rows, ROWS_MAX);
         let (changes, position, last) = if let Some(changes) = followed {
             let last = rows.into_iter().next_back();
             let position = last.as_ref().map_or(self.position, |row| row.sequence);
             (Changes::numbered(before, changes), position, last)
         } else {
-            let newest = newest(&mut self.connection).await?;
-            (Changes::everything(before, sequence(newest)), newest, None)
+            let (newest, last) = newest(&mut self.connection).await?;
+            (Changes::everything(before, sequence(newest)), newest, last)
         };
         (self.version, self.position, self.last) = (Some(version), position, last);
         Ok(changes)
     }
 }
 
-/// Number of the newest change; 0: there never was one.
-async fn newest(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar(READ_POSITION).fetch_one(connection).await
+/// From this number on, at most so many.
+async fn rows(connection: &mut SqliteConnection, from: i64, limit: i64) -> sqlx::Result<Vec<ChangeRow>> {
+    let found = sqlx::query(READ_ROWS).bind(from).bind(limit).fetch_all(connection).await?;
+    found.into_iter().map(|row| ChangeRow::from_row(&Row::Sqlite(row))).collect()
+}
+
+/// Number of the newest change, 0: there never was one; and its row, by which it is known again.
+async fn newest(connection: &mut SqliteConnection) -> sqlx::Result<(i64, Option<ChangeRow>)> {
+    let position = sqlx::query_scalar(READ_POSITION).fetch_one(&mut *connection).await?;
+    let first = rows(connection, position, 1).await?.into_iter().next();
+    Ok((position, first.filter(|row| row.sequence == position)))
 }
 
 /// Tells whether others wrote to a file that has no table of changes.

@@ -3,7 +3,7 @@
 use crate::app::bench::asker::Answer;
 use crate::app::bench::stores::Outcome;
 use crate::app::bench::stores::ground::Ground;
-use crate::app::bench::taking::{BURST, Taking};
+use crate::app::bench::taking::{BURST, Taking, UNANSWERED_MAX};
 use crate::app::bench::{BenchError, Case, Measured, Progress};
 use crate::cache::local::CredentialKey;
 use crate::cache::redis::{Away, SharedCache};
@@ -26,8 +26,6 @@ const SLOW_BURST: u64 = 16;
 const LEVEL_TIME: Duration = Duration::from_mins(1);
 /// One look-up that another level answered for so many samples is too many.
 const SAMPLES_PER_STRAY: u64 = 4;
-/// Look-ups in a row that nobody answers.
-const UNANSWERED_MAX: u64 = 8;
 /// How long Redis has to answer at all.
 const REDIS_TIME: Duration = Duration::from_secs(3);
 /// How long it has until its answers are believed. Where the store has no numbers that takes 5 s after the rows were
@@ -156,7 +154,7 @@ impl Run<'_> {
         let rows = u64::from(keys.tokens());
         let mut asker = self.ground.asker().await?;
         let mut head = asker.head(keys.header(0))?;
-        let began = self.ground.clock.monotonic();
+        let mut began = None;
         loop {
             self.ground.forget();
             let mut shared = 0;
@@ -170,7 +168,9 @@ impl Run<'_> {
             if shared == rows {
                 return Ok(());
             }
-            if self.ground.clock.monotonic().since(began) > BELIEF_TIME {
+            // The first time round nothing is there yet.
+            let now = self.ground.clock.monotonic();
+            if now.since(*began.get_or_insert(now)) > BELIEF_TIME {
                 // If it is some of them only, the samples say whether they are enough.
                 return if shared == 0 { Err(BenchError::Unbelieved) } else { Ok(()) };
             }

@@ -4,11 +4,13 @@
 //! changes with whatever is done to them (`xmin`), so it is noticed as well if they were away in between.
 
 use crate::config::UserTable;
+use crate::identity::Digest;
 use crate::store::StoreError;
 use crate::store::django::statements::quoted;
-use crate::store::django::triggers::text::{KEYS, SESSIONS, Table, tables};
+use crate::store::django::triggers::text::{KEYS, SESSIONS, Table, something, tables};
 use crate::store::sql::error::unavailable;
 use crate::store::sql::{Database, Row, Value, values};
+use data_encoding::HEXLOWER;
 
 /// The one encoding that PostgreSQL does not know to be text: messages could be bytes that nobody can read.
 const ANY_BYTES: &str = "SQL_ASCII";
@@ -27,8 +29,8 @@ pub(in crate::store::django) enum Fault {
 /// The triggers that there are to be, and how to look for them.
 #[derive(Debug)]
 pub(in crate::store::django) struct Wanted {
-    /// Their names and stamps.
-    triggers: Vec<(String, String)>,
+    /// Their names and stamps, and the digests of what they do.
+    triggers: Vec<[String; 3]>,
     look: String,
     ask: String,
 }
@@ -63,12 +65,16 @@ impl Wanted {
         let (mut triggers, mut places) = (Vec::new(), Vec::new());
         for table in tables {
             places.push(format!("to_regclass('{}')", quoted(&table.name)));
-            triggers.extend(table.triggers.iter().map(|it| (it.name.clone(), it.stamp.clone())));
+            triggers.extend(table.triggers.iter().map(|it| {
+                let source = if it.is_of_table { something().source() } else { table.function.source() };
+                [it.name.clone(), it.stamp.clone(), HEXLOWER.encode(&Digest::of(source.as_bytes()).0)]
+            }));
         }
         // A number of a transaction is 64 bits here, and 32 in `xmin`.
         let seen = format!(
             "CAST(txid_current_snapshot() AS TEXT) AS snapshot, current_setting('server_encoding') AS encoding,
             (SELECT string_agg(concat_ws(' ', t.tgname, t.tgenabled, encode(t.tgargs, 'escape'),
+                    encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex'),
                     t.oid, t.xmin, p.oid, p.xmin), E'\\n' ORDER BY t.oid)
                 FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
                 WHERE t.tgrelid = ANY (ARRAY[{}]::oid[]) AND left(t.tgname, 9) = 'doorward_') AS triggers",
@@ -118,14 +124,17 @@ impl Wanted {
         Ok(Seen { snapshot: row.text("snapshot")?, fault, identity, asked: row.optional_text("asked")? })
     }
 
-    /// Reads a line for each trigger: its name, `A` for always, its stamp, and what identifies it.
+    /// Reads a line for each trigger: its name, `A` for always, its stamp, the digest of its function's text, and what
+    /// identifies it.
     fn fault(&self, lines: &str) -> Option<Fault> {
-        let is_good = |(name, stamp): &(String, String)| {
+        let is_good = |[name, stamp, source]: &[String; 3]| {
             lines.lines().any(|line| {
                 let mut words = line.split(' ');
                 let is_it = words.next() == Some(name.as_str()) && words.next() == Some("A");
                 // Arguments end with a zero byte.
-                is_it && words.next().and_then(|word| word.strip_suffix("\\000")) == Some(stamp.as_str())
+                let has_stamp =
+                    words.next().and_then(|word| word.strip_suffix("\\000")) == Some(stamp.as_str());
+                is_it && has_stamp && words.next() == Some(source.as_str())
             })
         };
         if self.triggers.iter().all(is_good) {

@@ -59,7 +59,7 @@ pub(super) struct Trigger {
     /// When it fires, and for what; with the table's name in place of `{table}`.
     event: String,
     /// Says nothing of the row.
-    is_of_table: bool,
+    pub(super) is_of_table: bool,
     /// Tells this trigger and its function from those of another version or configuration.
     pub(super) stamp: String,
 }
@@ -76,6 +76,13 @@ enum Says<'a> {
 pub(super) fn something() -> Function {
     let body = format!("BEGIN\n    PERFORM pg_notify('{CHANNEL}', '{SOMETHING}');\n    RETURN NULL;\nEND");
     Function { name: TELL_SOMETHING, body }
+}
+
+impl Function {
+    /// As PostgreSQL keeps it.
+    pub(super) fn source(&self) -> String {
+        format!("\n{} ", self.body)
+    }
 }
 
 impl Says<'_> {
@@ -180,12 +187,13 @@ pub(super) fn install(schema: &str, tables: &[(Table, String)]) -> String {
     let something = something();
     let of_rows = tables.iter().map(|(table, _)| &table.function);
     let of_rows = of_rows.filter(|function| function.name != something.name);
-    for Function { name, body } in of_rows.chain([&something]) {
+    for function in of_rows.chain([&something]) {
+        let (name, source) = (function.name, function.source());
         // Writing to a string does not fail.
         write!(
             text,
             "\nCREATE FUNCTION {schema}.{name}() RETURNS trigger LANGUAGE plpgsql\n    \
-             SET search_path = pg_catalog, pg_temp AS $doorward$\n{body} $doorward$;\n\
+             SET search_path = pg_catalog, pg_temp AS $doorward${source}$doorward$;\n\
              COMMENT ON FUNCTION {schema}.{name}() IS 'tells doorward what changed; see doorward django triggers --remove';\n"
         )
         .unwrap_or_default();
