@@ -261,6 +261,10 @@ impl<R: Rules> World<R> {
         }
         // Without numbers no reading says that it has told of it.
         let number = changes.last.unwrap_or(Sequence(u64::MAX));
+        // A reading was faster: nothing is missing.
+        if replica.strange_since.is_none() && replica.feed.position >= Some(number) {
+            return;
+        }
         let noticed = is_bad.then_some(self.now);
         let was_heard = replica.heard.contains(&publisher);
         replica.losses.push(Loss { publisher, count, was_heard, commit, number, changes, noticed });

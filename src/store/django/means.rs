@@ -95,6 +95,11 @@ impl Shown {
         }
     }
 
+    /// Nobody knows yet whether anything is heard: no news for the log.
+    pub(super) fn wait(&self) {
+        self.now.store(Means::Unheard as u8, Ordering::Relaxed);
+    }
+
     pub(super) fn now(&self) -> Means {
         of(self.now.load(Ordering::Relaxed)).unwrap_or(Means::Missing)
     }

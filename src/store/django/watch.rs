@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Between two attempts to hear what does not come through.
 const LISTEN_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a reading waits for the first attempt, at the start and after a loss; for later ones not at all.
-const LISTEN_WAIT: Duration = Duration::from_millis(250);
+const LISTEN_WAIT: Duration = Duration::from_millis(400);
 /// How long what ours told waits for what is known of Django's.
 const DJANGO_WAIT: Duration = Duration::from_millis(250);
 /// Whether anybody answers.
@@ -208,9 +208,9 @@ impl Postgres {
             }))
         });
         let opened = timeout(std::mem::take(&mut self.listen_wait), opening).await;
-        let Ok(opened) = opened else { return };
-        self.opening = None;
         let shown = &self.listening.shown;
+        let Ok(opened) = opened else { return shown.wait() };
+        self.opening = None;
         match opened {
             Ok(Ok(ears)) => {
                 self.ears = Some(ears);

@@ -32,6 +32,7 @@ const PLACE: &str = "SELECT n.nspname::text AS place, c.relkind::text AS kind, \
 
 /// What the script begins with, where somebody else runs it.
 const BEGIN: &str = "-- To be run by the owner of the tables, as often as wanted: doorward django triggers.\n\
+    -- A migration that alters the type of a column named here needs them removed, and made again afterwards.\n\
     BEGIN;\nSET LOCAL lock_timeout = '5s';\nSET LOCAL client_min_messages = warning;\n\n";
 
 /// What PostgreSQL calls the errors (its appendix A) of somebody who may not do that, and of a table that is in use.

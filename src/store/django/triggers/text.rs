@@ -194,7 +194,7 @@ pub(super) fn install(schema: &str, tables: &[(Table, String)]) -> String {
             text,
             "\nCREATE FUNCTION {schema}.{name}() RETURNS trigger LANGUAGE plpgsql\n    \
              SET search_path = pg_catalog, pg_temp AS $doorward${source}$doorward$;\n\
-             COMMENT ON FUNCTION {schema}.{name}() IS 'tells doorward what changed: doorward django triggers';\n"
+             COMMENT ON FUNCTION {schema}.{name}() IS 'tells doorward what changed; see doorward django triggers --remove';\n"
         )
         .unwrap_or_default();
     }
