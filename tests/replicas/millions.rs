@@ -213,7 +213,7 @@ async fn assert_most_are_hits(many: &One, tokens: u64) {
     let by_level = after.moved_since(&before, "doorward_lookups_total");
     let hits = by_level.get("doorward_lookups_total{level=\"local\"}").copied().unwrap_or_default();
     let all: f64 = by_level.values().sum();
-    println!("long: {tokens} tokens, Zipf {EXPONENT}, a minute after: {times}");
+    println!("long: {tokens} tokens, Zipf {EXPONENT}, once warm: {times}");
     println!("long: {tokens} tokens: hit ratio {:.1} %, of {all} look-ups", 100.0 * hits / all);
     let table = |what: &str| after.value(&format!("doorward_table_{what}{{table=\"known\"}}"));
     let (entries, bytes, bytes_max) = (table("entries"), table("bytes"), table("capacity_bytes"));
