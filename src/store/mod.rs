@@ -399,6 +399,12 @@ pub trait ChangeFeed: Debug + Send {
         false
     }
 
+    /// Whether it goes on where it stopped, however long it failed: then it is not to be opened anew, which would put all
+    /// that is cached in doubt at the very moment at which the store is back.
+    fn outlasts_failures(&self) -> bool {
+        false
+    }
+
     /// Returns when there may be a change to be read, after this time at the latest.
     ///
     /// # Cancel safety

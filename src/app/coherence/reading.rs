@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_millis(500);
 /// Between two attempts to open a feed.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(200);
-/// Failures in a row after which the feed is opened anew.
+/// Failures in a row after which a feed is opened anew, unless it outlasts them.
 const FAILURES_MAX: u32 = 20;
 
 /// What a reading says.
@@ -89,7 +89,7 @@ impl Reading {
     /// Follows one feed until it is of no use any more. `None`: nobody takes readings in.
     async fn follow(&self, mut feed: Box<dyn ChangeFeed>, hangs: &mut bool) -> Option<()> {
         let mut failures = 0;
-        while failures < FAILURES_MAX {
+        while failures < FAILURES_MAX || feed.outlasts_failures() {
             let asked = self.clock.monotonic();
             match self.patiently(*hangs, feed.changes()).await {
                 Ok(changes) if feed.is_partial() => {
@@ -108,7 +108,7 @@ impl Reading {
                 }
                 Err(error) => {
                     *hangs = self.failed(&error, asked, failures == 0);
-                    failures += 1;
+                    failures = failures.saturating_add(1);
                 }
             }
             tokio::select! {

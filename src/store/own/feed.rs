@@ -75,6 +75,11 @@ impl ChangeFeed for Feed {
         })
     }
 
+    /// Its connections are made as they are needed, and the row where it stopped says whether it is the same store.
+    fn outlasts_failures(&self) -> bool {
+        true
+    }
+
     fn wait(&mut self, at_most: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.bell.wait(Instant::now() + at_most))
     }
