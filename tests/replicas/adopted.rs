@@ -75,14 +75,15 @@ impl Adopted {
         began.elapsed()
     }
 
-    /// How often Django's tables were asked for a token.
+    /// How often Django's tables were asked for tokens, one or many.
     async fn lookups(&self) -> f64 {
         let reply = ask_socket(&self.directory.path().join("doorward.sock"), "/metrics").await;
-        Scrape::parse(&reply.body)
-            .samples
-            .get("doorward_store_duration_seconds_count{operation=\"find-key\"}")
-            .copied()
-            .unwrap_or(0.0)
+        let scrape = Scrape::parse(&reply.body);
+        let of = |operation: &str| {
+            let name = format!("doorward_store_duration_seconds_count{{operation=\"{operation}\"}}");
+            scrape.samples.get(&*name).copied().unwrap_or(0.0)
+        };
+        of("find-key") + of("find-keys")
     }
 
     /// What a site writes all the time, while somebody comes whom it does not concern. How many look-ups that makes.
