@@ -38,6 +38,8 @@ fn metrics_and_log_tell_who_answered() {
     run(async {
         let mut fleet = Fleet::ordinary().await;
         let (token, mut told) = (fleet.token("alice").await, Vec::new());
+        // By then all have heard of its making, from Redis and from the database.
+        sleep(HEARD).await;
         for (number, replica) in fleet.replicas.iter().enumerate().take(2) {
             for path in ["/first", "/second"] {
                 let mut before = Vec::new();
@@ -62,6 +64,7 @@ fn metrics_and_log_tell_who_answered() {
         fleet.user("bob", &[]).await;
         let refused = fleet.token("bob").await;
         fleet.writer.set_active("bob", false).await.unwrap();
+        sleep(HEARD).await;
         for (number, level) in [(0, "store"), (1, "redis")] {
             let path = format!("/refused/{number}");
             assert_eq!(fleet.replicas[number].client.send(refused.get(&path)).await.status, 401);
@@ -73,6 +76,8 @@ fn metrics_and_log_tell_who_answered() {
     });
 }
 
+/// Several readings of the database.
+const HEARD: Duration = Duration::from_millis(500);
 /// Who may answer.
 const LEVELS: [&str; 5] = ["local", "local-unknown", "redis", "store", "stale"];
 

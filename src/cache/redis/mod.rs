@@ -118,7 +118,10 @@ pub struct SharedCache {
     settings: Arc<Settings>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
+    /// Look-ups and counters.
     link: Link,
+    /// What is told to others.
+    telling: Link,
     orders: Orders,
     publisher: Publisher,
     metrics: SharedCacheMetrics,
@@ -148,9 +151,9 @@ impl SharedCache {
         let is_cluster = matches!(settings.topology, Topology::Cluster(_));
         // Look-ups that find Redis slow keep no revocation from being told.
         let telling = Link::new(Arc::clone(&settings), Arc::clone(&clock));
-        let orders = Orders::new(telling, Arc::clone(&keys), publisher, is_cluster);
+        let orders = Orders::new(telling.clone(), Arc::clone(&keys), publisher, is_cluster);
         let is_refusal_told = Arc::default();
-        Ok(Self { settings, keys, clock, link, orders, publisher, metrics, is_refusal_told })
+        Ok(Self { settings, keys, clock, link, telling, orders, publisher, metrics, is_refusal_told })
     }
 
     /// Looks a credential up.
@@ -288,9 +291,10 @@ impl SharedCache {
         self.publisher
     }
 
-    /// Whether Redis is asked, and why not.
+    /// Whether Redis is asked and told, and why not; connections are counted of those that ask.
     pub fn state(&self) -> LinkState {
-        self.link.state()
+        let (asking, telling) = (self.link.state(), self.telling.state());
+        LinkState { works: asking.works && telling.works, why: asking.why.or(telling.why), ..asking }
     }
 }
 
