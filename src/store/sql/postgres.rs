@@ -50,7 +50,7 @@ fn greeting(patience: Duration, lock_wait: Duration) -> String {
     format!(
         "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = 5000; \
          SET default_transaction_isolation = 'read committed'; SET TIME ZONE 'UTC'; \
-         SET client_min_messages = warning; SET standard_conforming_strings = on",
+         SET client_min_messages = error; SET standard_conforming_strings = on",
         patience.as_millis(),
         lock_wait.as_millis()
     )
