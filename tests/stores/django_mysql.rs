@@ -10,16 +10,21 @@ mod users;
 
 use crate::django::{BACKEND, NOW, OLD_SECRET_KEY, datetime, keys, old_keys, settings, signed};
 use crate::services::mariadb::{Database, MariaDb};
+use crate::services::proxy::{Fault, FaultProxy};
+use crate::suite::{digest, token};
 use doorward::django::{Keys, Session, encode};
-use doorward::store::StoreError;
+use doorward::identity::UserId;
 use doorward::store::django::{Django, DjangoSettings};
 use doorward::store::sql::{ServerOptions, ServerUrl};
 use doorward::store::sqlite::{Sqlite, SqliteOptions};
+use doorward::store::{Change, Store as _, StoreError};
 use sqlx::{ConnectOptions as _, Row as _, TypeInfo as _, ValueRef as _};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// The database of a site, and doorward's own beside it.
 struct Site {
@@ -108,8 +113,7 @@ impl Site {
     async fn open_with(&self, settings: DjangoSettings) -> Result<Django, StoreError> {
         let path = self.directory.path().join("doorward.db");
         let url = ServerUrl::parse(&self.database.url()).unwrap();
-        let options =
-            ServerOptions { read_wait: std::time::Duration::from_secs(10), ..ServerOptions::default() };
+        let options = ServerOptions { read_wait: Duration::from_secs(10), ..ServerOptions::default() };
         let own = Box::pin(Sqlite::open(&path, SqliteOptions::default())).await.unwrap();
         Box::pin(Django::connect(&url, &options, own, settings, NOW)).await
     }
@@ -158,5 +162,32 @@ impl Site {
         let mut session = Session::default();
         session.log_in(&user.to_string(), BACKEND, &keys.auth_hash(&password.unwrap()));
         session
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_missed_whatever_the_own_store_says() {
+    let site = Site::new();
+    let proxy = FaultProxy::start(MariaDb::shared().port());
+    let url = ServerUrl::parse(&proxy.url(&site.database.url())).unwrap();
+    let options = ServerOptions { read_wait: Duration::from_secs(1), ..ServerOptions::default() };
+    let own =
+        Box::pin(Sqlite::open(&site.directory.path().join("doorward.db"), SqliteOptions::default())).await;
+    let store = Box::pin(Django::connect(&url, &options, own.unwrap(), settings(), NOW)).await.unwrap();
+    let mut feed = store.change_feed().await.unwrap();
+    assert_eq!(feed.changes().await.unwrap().changes, [Change::Something]);
+    for (number, fault) in [(1, Fault::BlackHole), (2, Fault::Refuse)] {
+        proxy.set(fault);
+        feed.changes().await.unwrap_err();
+        // What is ours is told, as a part, and not kept back.
+        store.insert_canary(token(number, UserId(7))).await.unwrap().value;
+        let began = Instant::now();
+        let told = feed.changes().await.unwrap().changes;
+        assert_eq!(told, [Change::Credential(digest(number)), Change::Something], "{fault:?}");
+        assert!(feed.is_partial() && began.elapsed() < options.read_wait, "{fault:?}");
+        feed.changes().await.unwrap_err();
+        proxy.set(Fault::None);
+        assert_eq!(feed.changes().await.unwrap().changes, [Change::Something], "{fault:?}");
+        assert!(!feed.is_partial());
     }
 }
