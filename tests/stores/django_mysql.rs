@@ -11,7 +11,7 @@ mod users;
 use crate::django::{BACKEND, NOW, OLD_SECRET_KEY, datetime, keys, old_keys, settings, signed};
 use crate::services::mariadb::{Database, MariaDb};
 use crate::services::proxy::{Fault, FaultProxy};
-use crate::suite::{digest, token};
+use crate::suite::{Done as _, digest, token};
 use doorward::django::{Keys, Session, encode};
 use doorward::identity::UserId;
 use doorward::store::django::{Django, DjangoSettings};
@@ -180,7 +180,7 @@ async fn a_database_that_is_away_is_missed_whatever_the_own_store_says() {
         proxy.set(fault);
         feed.changes().await.unwrap_err();
         // What is ours is told, as a part, and not kept back.
-        store.insert_canary(token(number, UserId(7))).await.unwrap().value;
+        store.insert_canary(token(number, UserId(7))).await.done();
         let began = Instant::now();
         let told = feed.changes().await.unwrap().changes;
         assert_eq!(told, [Change::Credential(digest(number)), Change::Something], "{fault:?}");
